@@ -1,0 +1,2 @@
+//! liutong-controlplane.
+fn main() {}

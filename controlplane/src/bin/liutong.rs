@@ -1,0 +1,2 @@
+//! liutong.
+fn main() {}

@@ -1,0 +1,2 @@
+//! liutong-dataplane.
+fn main() {}
