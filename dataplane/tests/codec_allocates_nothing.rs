@@ -47,8 +47,8 @@ const REQUEST: &[u8] =
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost:8080\r\nAccept: application/json\r\n\
     Content-Type: application/json\r\nUser-Agent: OpenAI/Python 3.54.0\r\nAuthorization: Bearer sk-lt-abc\r\n\
     X-Stainless-Lang: python\r\nContent-Length: 312\r\n\r\n";
-const RESPONSE: &[u8] =
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nserver: uvicorn\r\ntransfer-encoding: chunked\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nserver: uvicorn\r\n\
+    transfer-encoding: chunked\r\n\r\n";
 
 #[test]
 fn the_counter_counts() {

@@ -68,27 +68,21 @@ impl HeadEnd {
     /// complete.
     pub fn find(&mut self, buf: &[u8]) -> Result<Option<usize>, HeadError> {
         let window = &buf[..buf.len().min(HEAD_BYTES_MAX)];
-        while let Some(fresh) = window.get(self.scanned..) {
-            let Some(offset) = memchr::memchr2(b'\r', b'\n', fresh) else {
-                refuse_controls(fresh)?;
-                self.scanned = window.len();
-                break;
-            };
-            refuse_controls(&fresh[..offset])?;
+        while let Some(offset) = window.get(self.scanned..).and_then(control) {
             self.scanned += offset;
-            if fresh[offset] == b'\n' {
-                return Err(HeadError::BareLf);
-            }
-            match fresh.get(offset + 1) {
-                Some(b'\n') => {}
-                Some(_) => return Err(HeadError::BareCr),
-                None => break,
+            match (window[self.scanned], window.get(self.scanned + 1)) {
+                (b'\r', Some(b'\n')) => {}
+                (b'\r', Some(_)) => return Err(HeadError::BareCr),
+                (b'\r', None) => return if_room(window),
+                (b'\n', _) => return Err(HeadError::BareLf),
+                _ => return Err(HeadError::ControlByte),
             }
             if self.end_line()? {
                 return Ok(Some(self.scanned));
             }
         }
-        if window.len() == HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(None) }
+        self.scanned = window.len();
+        if_room(window)
     }
 
     /// Steps over the CRLF at `scanned`; true if the line it ends is the blank one after a start line.
@@ -105,12 +99,37 @@ impl HeadEnd {
     }
 }
 
-/// Refuses control bytes other than HTAB. Without a branch for each byte, so that it becomes vector
-/// instructions.
-fn refuse_controls(bytes: &[u8]) -> Result<(), HeadError> {
-    let found =
-        bytes.iter().fold(false, |found, &byte| found | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f));
-    if found { Err(HeadError::ControlByte) } else { Ok(()) }
+/// No end yet, which is an error once none can come.
+fn if_room(window: &[u8]) -> Result<Option<usize>, HeadError> {
+    if window.len() == HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(None) }
+}
+
+/// True for control bytes other than HTAB (RFC 9110 §5.5), CR and LF among them.
+fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
+}
+
+/// Offset of the first control byte. Eight bytes at a time: one pass finds both the line ends and what must
+/// not be there.
+fn control(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word_bytes = u64::from_le_bytes(*word);
+        let delete = word_bytes ^ (ONES * 0x7f);
+        let below_space = word_bytes.wrapping_sub(ONES * 0x20) & !word_bytes;
+        let zero = delete.wrapping_sub(ONES) & !delete;
+        // A borrow can mark a byte after a marked one, and HTAB is below SP: where any is marked, look at
+        // each.
+        if (below_space | zero) & HIGHS != 0
+            && let Some(offset) = word.iter().position(|&byte| is_control(byte))
+        {
+            return Some(index * 8 + offset);
+        }
+    }
+    let offset = rest.iter().position(|&byte| is_control(byte))?;
+    Some(words.len() * 8 + offset)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ fn decode(framing: BodyFraming, bytes: &[u8]) -> (Decoded, Result<(), FramingErr
     (decoded, decoder.at_eof())
 }
 
-/// Framing, one read, the bytes consumed, whether the body is done, the judgement on an end of the connection.
+/// Framing, one read, the bytes consumed, whether the body is done, what an end of the connection is then.
 type Case = (BodyFraming, &'static [u8], usize, bool, Result<(), FramingError>);
 
 #[test]

@@ -106,9 +106,9 @@ fn continue_is_awaited_only_with_a_body_and_in_http_1_1() {
 #[test]
 fn nothing_but_the_allow_list_is_forwarded() {
     let fields = "cookie: a\r\nuser-agent: b\r\nx-forwarded-for: c\r\nforwarded: d\r\n\
-        openai-organization: e\r\nopenai-project: f\r\nauthorization: Bearer g\r\nupgrade: h\r\nconnection: upgrade\r\n\
-        expect: 100-continue\r\naccept-encoding: i\r\ncontent-length: 1\r\ncontent-encoding: j\r\n\
-        transfer: k\r\nx-content-type: l\r\n";
+        openai-organization: e\r\nopenai-project: f\r\nauthorization: Bearer g\r\nupgrade: h\r\n\
+        connection: upgrade\r\nexpect: 100-continue\r\naccept-encoding: i\r\ncontent-length: 1\r\n\
+        content-encoding: j\r\ntransfer: k\r\nx-content-type: l\r\n";
     assert_eq!(with(fields).1.forwarded().count(), 0);
     let (head, parsed) = with("Anthropic-Beta: a\r\nOpenAI-Beta: b\r\nanthropic-beta: c\r\nTraceParent:\r\n");
     let forwarded: Vec<_> =
