@@ -1,0 +1,234 @@
+//! What requests' and responses' field lines have in common: limits, framing, persistence, what is forwarded.
+//!
+//! Which fields decide where a body ends is asked here once for both directions, so that they cannot
+//! disagree. A field that is not named in an allow-list goes no further, whatever it is.
+
+use std::mem::MaybeUninit;
+
+use super::framing::BodyFraming;
+use super::head_error::HeadError;
+use super::span::Span;
+
+/// How many field lines a head may have.
+pub const FIELD_LINES_MAX: usize = 100;
+/// How long a field's name may be.
+pub const FIELD_NAME_BYTES_MAX: usize = 256;
+/// How many field lines of a head may be forwarded.
+pub const FORWARDED_LINES_MAX: usize = 16;
+
+/// Room for the field lines of a head, left uninitialized: clearing it would cost more than parsing a small
+/// head.
+pub(super) type FieldLines<'b> = [MaybeUninit<httparse::Header<'b>>; FIELD_LINES_MAX];
+
+/// Empty room for field lines.
+pub(super) fn field_lines<'b>() -> FieldLines<'b> {
+    [const { MaybeUninit::uninit() }; FIELD_LINES_MAX]
+}
+
+/// Whether the connection can carry another exchange after this one (RFC 9112 §9.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persist {
+    /// Another may follow.
+    KeepAlive,
+    /// This was the last one.
+    Close,
+}
+
+/// The Connection field, gathered from all of its lines. Options other than these two ask for nothing here,
+/// since a field that they could name is forwarded only by allow-list.
+#[derive(Default)]
+pub(super) struct ConnectionOptions {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl ConnectionOptions {
+    /// Adds the options of one line.
+    pub(super) fn add(&mut self, value: &[u8]) {
+        for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            self.close |= option.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// What the options mean in this version (RFC 9112 §9.3).
+    pub(super) fn persist(&self, http_1_0: bool) -> Persist {
+        if self.close || (http_1_0 && !self.keep_alive) { Persist::Close } else { Persist::KeepAlive }
+    }
+}
+
+/// Content-Length and Transfer-Encoding, gathered from all of their lines.
+#[derive(Default)]
+pub(super) struct FramingFields {
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl FramingFields {
+    /// Adds a Content-Length line. A list (`5, 5`) is refused even where RFC 9112 §6.3 would let it pass.
+    pub(super) fn content_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        if self.length.is_some() {
+            return Err(HeadError::LengthRepeated);
+        }
+        self.length = Some(decimal(value).ok_or(HeadError::Length)?);
+        Ok(())
+    }
+
+    /// Adds a Transfer-Encoding line.
+    pub(super) fn transfer_encoding(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadError::Coding);
+        }
+        self.chunked = true;
+        Ok(())
+    }
+
+    /// The framing that the fields state; `None` if there are none of them (RFC 9112 §6.3).
+    pub(super) fn stated(&self, http_1_0: bool) -> Result<Option<BodyFraming>, HeadError> {
+        match (self.length, self.chunked) {
+            (Some(_), true) => Err(HeadError::LengthAndCoding),
+            (None, true) if http_1_0 => Err(HeadError::CodingInOldVersion),
+            (None, true) => Ok(Some(BodyFraming::Chunked)),
+            (Some(length), false) => Ok(Some(BodyFraming::Length(length))),
+            (None, false) => Ok(None),
+        }
+    }
+}
+
+/// A number in decimal digits and nothing else; `None` if it is not one, or not below 2^64.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 { None } else { number.checked_mul(10)?.checked_add(u64::from(digit)) }
+    })
+}
+
+/// The field lines of a head that an allow-list names, in the order of the head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    names: &'static [&'static str],
+    /// Index into `names`, and the value.
+    lines: [(u8, Span); FORWARDED_LINES_MAX],
+    count: u8,
+}
+
+impl Forwarded {
+    /// With the allow-list `names`, in lower case.
+    pub(super) fn new(names: &'static [&'static str]) -> Self {
+        Self { names, lines: [(0, Span::default()); FORWARDED_LINES_MAX], count: 0 }
+    }
+
+    /// Keeps a line whose name is in the allow-list, and drops others.
+    pub(super) fn offer(&mut self, name: &str, value: Span) -> Result<(), HeadError> {
+        let Some(index) = self.names.iter().position(|known| name.eq_ignore_ascii_case(known)) else {
+            return Ok(());
+        };
+        let line = self.lines.get_mut(usize::from(self.count)).ok_or(HeadError::TooManyFields)?;
+        *line = (u8::try_from(index).map_err(|_| HeadError::TooManyFields)?, value);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The kept lines: name in lower case, and value.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Span)> + '_ {
+        self.lines[..usize::from(self.count)]
+            .iter()
+            .map(|&(index, value)| (self.names[usize::from(index)], value))
+    }
+}
+
+/// Refuses names that are longer than any field has.
+pub(super) fn check_name(name: &str) -> Result<(), HeadError> {
+    if name.len() > FIELD_NAME_BYTES_MAX { Err(HeadError::FieldNameTooLong) } else { Ok(()) }
+}
+
+/// Sets a field that there can be only one of.
+pub(super) fn set_once(slot: &mut Option<Span>, value: Span, name: &'static str) -> Result<(), HeadError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(HeadError::FieldRepeated(name)),
+    }
+}
+
+/// The rule that a head breaks which `httparse` has refused; `start_line` if it did not say more.
+pub(super) fn broken_rule(error: httparse::Error, head: &[u8], start_line: HeadError) -> HeadError {
+    match error {
+        httparse::Error::Version => HeadError::Version,
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => broken_field_line(head),
+        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => start_line,
+    }
+}
+
+/// What is wrong with the first malformed field line.
+#[cold]
+fn broken_field_line(head: &[u8]) -> HeadError {
+    let lines = head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    for line in lines.skip_while(|line| line.is_empty()).skip(1) {
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            return HeadError::FoldedLine;
+        }
+        let name = memchr::memchr(b':', line).map_or(line, |colon| &line[..colon]);
+        if name.len() < line.len() && (name.ends_with(b" ") || name.ends_with(b"\t")) {
+            return HeadError::SpaceBeforeColon;
+        }
+        if name.len() == line.len() || !name.iter().copied().all(is_token_byte) || name.is_empty() {
+            return HeadError::FieldLine;
+        }
+    }
+    HeadError::FieldLine
+}
+
+/// True for the bytes of a token (RFC 9110 §5.6.2).
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ConnectionOptions, Persist, decimal};
+
+    #[test]
+    fn only_plain_decimal_numbers_below_two_to_the_64_are_lengths() {
+        for (text, number) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(decimal(text.as_bytes()), Some(number));
+        }
+        for text in [
+            "",
+            "+5",
+            "-5",
+            " 5",
+            "5 ",
+            "5, 5",
+            "5,5",
+            "0x5",
+            "5_0",
+            "5.0",
+            "1e3",
+            "18446744073709551616",
+            "٥",
+        ] {
+            assert_eq!(decimal(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn close_wins_over_keep_alive_and_version_decides_without_either() {
+        let cases: &[(&[&str], Persist, Persist)] = &[
+            (&[], Persist::KeepAlive, Persist::Close),
+            (&["keep-alive"], Persist::KeepAlive, Persist::KeepAlive),
+            (&["Keep-Alive, TE"], Persist::KeepAlive, Persist::KeepAlive),
+            (&["close"], Persist::Close, Persist::Close),
+            (&["keep-alive", "x ,\tCLOSE"], Persist::Close, Persist::Close),
+            (&["closed", "not-close"], Persist::KeepAlive, Persist::Close),
+        ];
+        for (lines, http_1_1, http_1_0) in cases {
+            let mut options = ConnectionOptions::default();
+            lines.iter().for_each(|line| options.add(line.as_bytes()));
+            assert_eq!((options.persist(false), options.persist(true)), (*http_1_1, *http_1_0), "{lines:?}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A client's request head.
+//!
+//! `httparse` finds the parts; the rules on top of it decide. What comes out is all that the rest of the data
+//! plane knows of the head: where the path, the one credential and the forwarded fields are, and how the body
+//! is framed.
+//!
+//! Precondition of `parse`: `HeadEnd::find` has delimited the head, so no bare CR or LF and no control byte
+//! is in it.
+
+use super::fields::{
+    ConnectionOptions, Forwarded, FramingFields, Persist, broken_rule, check_name, field_lines, set_once,
+};
+use super::framing::BodyFraming;
+use super::head_end::{HEAD_BYTES_MAX, HeadEnd};
+use super::head_error::HeadError;
+use super::span::Span;
+use super::target::{Target, check_host};
+
+/// The request fields that go on to the upstream as they are.
+pub const FORWARDED_REQUEST_FIELDS: [&str; 7] = [
+    "content-type",
+    "accept",
+    "openai-beta",
+    "anthropic-version",
+    "anthropic-beta",
+    "idempotency-key",
+    "traceparent",
+];
+
+/// The methods that the data plane tells apart. CONNECT and TRACE are refused before they become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// POST.
+    Post,
+    /// HEAD: the response has no body.
+    Head,
+    /// OPTIONS.
+    Options,
+    /// PUT.
+    Put,
+    /// DELETE.
+    Delete,
+    /// PATCH.
+    Patch,
+    /// Any other token.
+    Other,
+}
+
+/// The field that a credential came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// `api-key`, as Azure's clients send it.
+    ApiKey,
+    /// `x-api-key`, as Anthropic's clients send it.
+    XApiKey,
+    /// There was a credential, but of another scheme, or an empty one.
+    Malformed,
+}
+
+/// Where the one credential of a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// How it was sent.
+    pub kind: CredentialKind,
+    /// The token, without its scheme; the whole value where the kind is malformed.
+    pub token: Span,
+}
+
+/// What the data plane needs to know of a request head. Spans belong to the bytes that were parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHead {
+    /// The method.
+    pub method: Method,
+    /// The path as sent; empty only for an absolute URI without one, where it means `/`.
+    pub path: Span,
+    /// What follows the question mark, if there is one.
+    pub query: Option<Span>,
+    /// True for HTTP/1.0, false for HTTP/1.1.
+    pub http_1_0: bool,
+    /// How the body is framed; never `UntilClose`.
+    pub framing: BodyFraming,
+    /// Whether the client will send another request on this connection.
+    pub persist: Persist,
+    /// True if the client waits for `100 Continue` before it sends a body.
+    pub expect_continue: bool,
+    /// The credential, if there is one.
+    pub credential: Option<Credential>,
+    /// The value of Content-Type.
+    pub content_type: Option<Span>,
+    forwarded: Forwarded,
+}
+
+/// Parses what `HeadEnd` delimits in `data`, and panics where the result depends on what is around the head,
+/// or where a span would carry a line end. For fuzzing.
+pub fn fuzz(data: &[u8]) {
+    super::head_end::fuzz(data);
+    let Ok(Some(length)) = HeadEnd::of_request().find(data) else { return };
+    let head = &data[..length];
+    let parsed = RequestHead::parse(head);
+    let copy = head.to_vec();
+    assert_eq!(parsed, RequestHead::parse(&copy), "depends on where the head lies");
+    let Ok(request) = parsed else { return };
+    assert_ne!(request.framing, BodyFraming::UntilClose);
+    let values =
+        request.forwarded().map(|(_, value)| value).chain(request.credential.map(|found| found.token));
+    for value in values.chain(request.query).chain([request.path]) {
+        assert!(!value.of(head).iter().any(|byte| b"\r\n\0".contains(byte)), "a value would split a head");
+        assert_eq!(value.of(head).len(), value.len());
+    }
+}
+
+impl RequestHead {
+    /// Parses a head with its blank line, and with any empty lines before it that `HeadEnd` has let pass.
+    pub fn parse(head: &[u8]) -> Result<Self, HeadError> {
+        if head.len() > HEAD_BYTES_MAX {
+            return Err(HeadError::TooLarge);
+        }
+        let mut lines = field_lines();
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(head, &mut lines) {
+            Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+            Ok(_) => return Err(HeadError::RequestLine),
+            Err(error) => {
+                return Err(refused_method(head).unwrap_or(broken_rule(error, head, HeadError::RequestLine)));
+            }
+        }
+        let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version)
+        else {
+            return Err(HeadError::RequestLine);
+        };
+        let method = method_of(method)?;
+        let mut gathered = Gathered::new(head);
+        for line in &*request.headers {
+            gathered.take(line.name, line.value)?;
+        }
+        gathered.finish(method, target.as_bytes(), version == 0)
+    }
+
+    /// The field lines that go on to the upstream, in the order of the head: name in lower case, and value.
+    pub fn forwarded(&self) -> impl Iterator<Item = (&'static str, Span)> + '_ {
+        self.forwarded.iter()
+    }
+}
+
+/// The method of a request line's token, which is case-sensitive (RFC 9110 §9.1).
+fn method_of(token: &str) -> Result<Method, HeadError> {
+    Ok(match token {
+        "GET" => Method::Get,
+        "POST" => Method::Post,
+        "HEAD" => Method::Head,
+        "OPTIONS" => Method::Options,
+        "PUT" => Method::Put,
+        "DELETE" => Method::Delete,
+        "PATCH" => Method::Patch,
+        "CONNECT" | "TRACE" => return Err(HeadError::MethodRefused),
+        _ => Method::Other,
+    })
+}
+
+/// 405 for CONNECT and TRACE also where the rest of the head is malformed.
+#[cold]
+fn refused_method(head: &[u8]) -> Option<HeadError> {
+    let line = head.trim_ascii_start();
+    (line.starts_with(b"CONNECT ") || line.starts_with(b"TRACE ")).then_some(HeadError::MethodRefused)
+}
+
+/// What the field lines have said so far.
+struct Gathered<'a> {
+    head: &'a [u8],
+    host: Option<&'a [u8]>,
+    framing: FramingFields,
+    connection: ConnectionOptions,
+    expect_continue: bool,
+    credential: Option<Credential>,
+    content_type: Option<Span>,
+    idempotency_key: Option<Span>,
+    forwarded: Forwarded,
+}
+
+impl<'a> Gathered<'a> {
+    fn new(head: &'a [u8]) -> Self {
+        Self {
+            head,
+            host: None,
+            framing: FramingFields::default(),
+            connection: ConnectionOptions::default(),
+            expect_continue: false,
+            credential: None,
+            content_type: None,
+            idempotency_key: None,
+            forwarded: Forwarded::new(&FORWARDED_REQUEST_FIELDS),
+        }
+    }
+
+    /// Takes one field line. By length first: most of what clients send is not ours, and is told in one
+    /// comparison.
+    fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), HeadError> {
+        check_name(name)?;
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let span = Span::locate(self.head, value);
+        match name.len() {
+            4 if is("host") => return self.host(value),
+            6 if is("expect") => return self.expect(value),
+            7 if is("api-key") => return self.credential(CredentialKind::ApiKey, span),
+            9 if is("x-api-key") => return self.credential(CredentialKind::XApiKey, span),
+            10 if is("connection") => self.connection.add(value),
+            12 if is("content-type") => set_once(&mut self.content_type, span, "content-type")?,
+            13 if is("authorization") => return self.authorization(value),
+            14 if is("content-length") => return self.framing.content_length(value),
+            15 if is("idempotency-key") => set_once(&mut self.idempotency_key, span, "idempotency-key")?,
+            17 if is("transfer-encoding") => return self.framing.transfer_encoding(value),
+            _ => {}
+        }
+        self.forwarded.offer(name, span)
+    }
+
+    fn host(&mut self, value: &'a [u8]) -> Result<(), HeadError> {
+        check_host(value)?;
+        if self.host.replace(value).is_some() { Err(HeadError::HostRepeated) } else { Ok(()) }
+    }
+
+    fn expect(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        if self.expect_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(HeadError::ExpectationFailed);
+        }
+        self.expect_continue = true;
+        Ok(())
+    }
+
+    fn credential(&mut self, kind: CredentialKind, token: Span) -> Result<(), HeadError> {
+        let kind = if token.is_empty() { CredentialKind::Malformed } else { kind };
+        match self.credential.replace(Credential { kind, token }) {
+            None => Ok(()),
+            Some(_) => Err(HeadError::SeveralCredentials),
+        }
+    }
+
+    /// Takes `Bearer SP token` (RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1).
+    fn authorization(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        let span = Span::locate(self.head, value);
+        let scheme = b"bearer ";
+        if !value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)) {
+            return self.credential(CredentialKind::Malformed, span);
+        }
+        let spaces = value[scheme.len()..].iter().take_while(|&&byte| byte == b' ').count();
+        self.credential(CredentialKind::Bearer, span.skip(scheme.len() + spaces))
+    }
+
+    /// Weighs the lines together.
+    fn finish(self, method: Method, target: &[u8], http_1_0: bool) -> Result<RequestHead, HeadError> {
+        let host = self.host.ok_or(HeadError::HostMissing)?;
+        let target = Target::parse(self.head, target, host)?;
+        let framing = self.framing.stated(http_1_0)?.unwrap_or(BodyFraming::None);
+        Ok(RequestHead {
+            method,
+            path: target.path,
+            query: target.query,
+            http_1_0,
+            framing,
+            persist: self.connection.persist(http_1_0),
+            // An HTTP/1.0 client cannot read a 100, and one without a body waits for nothing (RFC 9110
+            // §10.1.1).
+            expect_continue: self.expect_continue && !http_1_0 && !framing.is_empty(),
+            credential: self.credential,
+            content_type: self.content_type,
+            forwarded: self.forwarded,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
