@@ -1,9 +1,9 @@
 //! A resumable scan of one JSON document for a few members of its top-level object.
 //!
-//! A request body arrives in pieces and may be 32 MiB long; all that we want of it is where three members are. So
-//! nothing is deserialized: strings are crossed by `memchr`, nested values are crossed by counting brackets, and
-//! only the top level is read as grammar. Keys are compared unescaped (`"\u006dodel"` is `model`), since that is
-//! how every upstream compares them.
+//! A request body arrives in pieces and may be 32 MiB long; all that we want of it is where three members
+//! are. So nothing is deserialized: strings are crossed by `memchr`, nested values are crossed by counting
+//! brackets, and only the top level is read as grammar. Keys are compared unescaped (`"\u006dodel"` is
+//! `model`), since that is how every upstream compares them.
 //!
 //! The scan is strict where another reader could see another document than we did:
 //!
@@ -157,7 +157,8 @@ impl MemberScan {
         }
     }
 
-    /// Scans the next piece and calls `found` for every watched member whose value ends in it, duplicates too.
+    /// Scans the next piece and calls `found` for every watched member whose value ends in it, duplicates
+    /// too.
     ///
     /// # Errors
     /// The document is not one that this scan accepts. Every later call fails as well.

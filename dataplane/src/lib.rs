@@ -5,3 +5,9 @@ pub mod json;
 
 /// What is read in a request body, and the few bytes that change in one.
 pub mod body;
+
+/// Where the events of an event stream end.
+pub mod sse;
+
+/// How many tokens an answer used.
+pub mod meter;

@@ -1,12 +1,13 @@
-//! The edits that a request body gets on its way to the upstream: at most three byte ranges, all else identical.
+//! The edits that a request body gets on its way to the upstream: at most three byte ranges, all else
+//! identical.
 //!
 //! ```text
 //! {"model":"fast", "messages":[...], "stream":true                                          }
 //!           ^^^^ upstream's name                    ^ ,"stream_options":{"include_usage":true}
 //! ```
 //!
-//! `stream_options` is added before the closing brace, or merged into the one that is there. Edits are sorted and
-//! do not overlap.
+//! `stream_options` is added before the closing brace, or merged into the one that is there. Edits are sorted
+//! and do not overlap.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -85,7 +86,8 @@ impl<'m> Splice<'m> {
         self.count += 1;
     }
 
-    /// Turns the switches of a `stream_options` object on, and adds those that are not there before its brace.
+    /// Turns the switches of a `stream_options` object on, and adds those that are not there before its
+    /// brace.
     fn merge(&mut self, options: &StreamOptions, continuous: bool) {
         let mut absent = |switch: &Option<Switch>| {
             if let Some(switch) = switch.as_ref().filter(|switch| !switch.on) {
@@ -131,8 +133,8 @@ impl<'m> Splice<'m> {
         })
     }
 
-    /// Appends at most `bytes_max` bytes of the edited body to `out`, from the offset `from` of the edited body on,
-    /// and returns how many; 0 at its end.
+    /// Appends at most `bytes_max` bytes of the edited body to `out`, from the offset `from` of the edited
+    /// body on, and returns how many; 0 at its end.
     pub fn append_piece(&self, body: &[u8], from: usize, bytes_max: usize, out: &mut Vec<u8>) -> usize {
         let (mut skip, mut room) = (from, bytes_max);
         for slice in self.slices(body) {

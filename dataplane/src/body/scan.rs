@@ -1,8 +1,9 @@
 //! Finds the members of a request body that decide where it goes and how its answer is metered.
 //!
-//! The scan goes on with each read, so that a body of many MiB never holds up a worker, and looks at values only once
-//! the body is complete. A member that stands twice is refused: the gateway would authorise one model and the
-//! upstream might run the other. So is a `stream` that some upstreams would coerce to `true` and we would not.
+//! The scan goes on with each read, so that a body of many MiB never holds up a worker, and looks at values
+//! only once the body is complete. A member that stands twice is refused: the gateway would authorise one
+//! model and the upstream might run the other. So is a `stream` that some upstreams would coerce to `true`
+//! and we would not.
 
 use std::fmt;
 use std::ops::Range;

@@ -17,7 +17,8 @@ pub(super) fn is_scalar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
-/// Whether a byte changes nothing in a nested value. Without branches, so that sixteen fit into a few instructions.
+/// Whether a byte changes nothing in a nested value. Without branches, so that sixteen fit into a few
+/// instructions.
 #[inline]
 fn is_plain(byte: u8) -> bool {
     let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
@@ -35,10 +36,12 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     run + bytes[run..].iter().take_while(|&&byte| is_plain(byte)).count()
 }
 
-/// The offset just past the closing quote of the string whose inside goes on at `bytes[0]`, if it ends in there.
+/// The offset just past the closing quote of the string whose inside goes on at `bytes[0]`, if it ends in
+/// there.
 ///
 /// `escaped` carries over to the next piece whether a backslash is still open. A quote ends the string if the
-/// backslashes before it are even in number; every backslash is looked at for one quote only, so this is linear.
+/// backslashes before it are even in number; every backslash is looked at for one quote only, so this is
+/// linear.
 pub(super) fn string_end(bytes: &[u8], escaped: &mut bool) -> Option<usize> {
     if bytes.is_empty() {
         return None;

@@ -109,7 +109,7 @@ fn what_another_reader_could_read_otherwise_is_refused() {
     ] {
         assert!(everywhere(document.as_bytes()).is_err(), "{document:?}");
     }
-    assert!(everywhere(b"{\0\"\0a\0\"\0:\01\0}\0").is_err());
+    assert!(everywhere(b"{\0\"\0a\0\"\0:\0[\0]\0}\0").is_err());
     assert!(everywhere(b"{\"a\":[\xff]}").is_err());
 }
 
@@ -160,4 +160,66 @@ fn a_value_that_goes_on_in_the_next_piece_is_open() {
         scan.feed(piece, |_| ()).unwrap();
         assert_eq!(scan.open_value(), open);
     }
+}
+
+/// Documents of random tokens, most of them nearly right.
+fn random_documents() -> impl Iterator<Item = String> {
+    const TOKENS: [&str; 24] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        "\"model\"",
+        "\"\\u006dodel\"",
+        "\"a\"",
+        "\"\\\\\"",
+        "\"\\\"\"",
+        "true",
+        "null",
+        "-1.5e3",
+        " ",
+        "\n",
+        "\"model\":",
+        "\"a\":1,",
+        "\"stream\":[{}],",
+        "{\"model\":[",
+        "]}",
+        "\"",
+        "\\",
+        "/",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).expect("31 bits fit") % below
+    };
+    (0..20_000).map(move |_| {
+        let count = random(9);
+        format!("{{{}}}", (0..count).map(|_| TOKENS[random(TOKENS.len())]).collect::<String>())
+    })
+}
+
+#[test]
+fn random_documents_are_read_as_serde_json_reads_them() {
+    let (mut read, mut with_model) = (0, 0);
+    for document in random_documents() {
+        fuzz(document.as_bytes());
+        let Ok(object) = serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(&document) else {
+            continue;
+        };
+        let members = scan(&[document.as_bytes()]).expect("serde_json reads it");
+        for (name, key) in WATCHED.iter().enumerate() {
+            // The last of several is what serde_json keeps.
+            let last = members.iter().rfind(|member| member.0 == name).map(|member| member.1.as_str());
+            let value = last.map(|value| serde_json::from_str(value).expect("the range of a value"));
+            assert_eq!(value.as_ref(), object.get(*key), "{document}");
+        }
+        read += 1;
+        with_model += usize::from(object.contains_key("model"));
+    }
+    assert!(read > 500 && with_model > 20, "{read} {with_model}");
 }

@@ -1,7 +1,7 @@
 //! String values and keys: from their escaped form in a document to what they mean, and back.
 //!
-//! Escapes are read strictly (RFC 8259 §7): an escape that JSON does not have, a lone surrogate or a raw control
-//! byte is refused, because a lenient reader would take it for something that we did not see.
+//! Escapes are read strictly (RFC 8259 §7): an escape that JSON does not have, a lone surrogate or a raw
+//! control byte is refused, because a lenient reader would take it for something that we did not see.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
