@@ -18,6 +18,8 @@
 mod bytes;
 /// Bracket kinds as a stack of bits.
 mod nesting;
+/// Sixteen bytes at once.
+mod step;
 /// Escapes of string values and keys.
 pub mod text;
 
@@ -131,6 +133,7 @@ pub struct MemberScan {
     /// Whether the next byte of the current string is escaped by the last one.
     escaped: bool,
     key: RawKey,
+    key_escaped: bool,
     key_start: usize,
     value_start: usize,
     /// The current member's index in the watched list, if it is in there.
@@ -150,6 +153,7 @@ impl MemberScan {
             nesting: Nesting::default(),
             escaped: false,
             key: RawKey::default(),
+            key_escaped: false,
             key_start: 0,
             value_start: 0,
             name: None,
@@ -251,8 +255,8 @@ impl MemberScan {
             return Ok(piece.len());
         };
         let end = from + len;
-        self.key.push(&piece[from..end - 1]);
-        self.name = self.key.find(self.watched).map_err(|_| JsonError::Unexpected { at: self.key_start })?;
+        let found = self.key.find(&piece[from..end - 1], self.watched);
+        (self.name, self.key_escaped) = found.map_err(|_| JsonError::Unexpected { at: self.key_start })?;
         self.state = State::Colon;
         Ok(end)
     }
@@ -314,7 +318,7 @@ impl MemberScan {
         self.state = State::AfterValue;
         if let Some(name) = self.name.take() {
             let value = self.value_start..self.at + i;
-            found(Member { name, key: self.key_start, value, escaped: self.key.escaped() });
+            found(Member { name, key: self.key_start, value, escaped: self.key_escaped });
         }
     }
 }

@@ -4,8 +4,7 @@ use std::mem;
 
 use memchr::memchr;
 
-/// The bytes that `plain_run` looks at in one step.
-const STEP: usize = 16;
+use super::step::{self, STEP};
 
 /// Whether a byte is JSON's white space (RFC 8259 §2).
 pub(super) fn is_white(byte: u8) -> bool {
@@ -20,7 +19,7 @@ pub(super) fn is_scalar(byte: u8) -> bool {
 /// Whether a byte changes nothing in a nested value. Without branches, so that sixteen fit into a few
 /// instructions.
 #[inline]
-fn is_plain(byte: u8) -> bool {
+pub(super) fn is_plain(byte: u8) -> bool {
     let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
     // One range for `+,-./0123456789:`, of which only the slash is refused.
     let number = (byte.wrapping_sub(b'+') < 16) & (byte != b'/');
@@ -29,11 +28,27 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// How many bytes at the start of `bytes`, outside strings, are neither a bracket nor a quote nor refused.
+#[inline]
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    let (steps, _) = bytes.as_chunks::<STEP>();
-    let whole = steps.iter().take_while(|step| step.iter().fold(true, |all, &byte| all & is_plain(byte)));
-    let run = whole.count() * STEP;
-    run + bytes[run..].iter().take_while(|&&byte| is_plain(byte)).count()
+    let (steps, tail) = bytes.as_chunks::<STEP>();
+    for (index, step) in steps.iter().enumerate() {
+        let stops = step::stops(step);
+        if stops != 0 {
+            return index * STEP + stops.trailing_zeros() as usize;
+        }
+    }
+    bytes.len() - tail.len() + tail.iter().take_while(|&&byte| is_plain(byte)).count()
+}
+
+/// The first quote. Most strings are short, and their end is in the first step already.
+#[inline]
+fn find_quote(bytes: &[u8]) -> Option<usize> {
+    let Some(first) = bytes.first_chunk() else { return bytes.iter().position(|&byte| byte == b'"') };
+    let quotes = step::quotes(first);
+    if quotes != 0 {
+        return Some(quotes.trailing_zeros() as usize);
+    }
+    memchr(b'"', &bytes[STEP..]).map(|offset| STEP + offset)
 }
 
 /// The offset just past the closing quote of the string whose inside goes on at `bytes[0]`, if it ends in
@@ -42,13 +57,14 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
 /// `escaped` carries over to the next piece whether a backslash is still open. A quote ends the string if the
 /// backslashes before it are even in number; every backslash is looked at for one quote only, so this is
 /// linear.
+#[inline]
 pub(super) fn string_end(bytes: &[u8], escaped: &mut bool) -> Option<usize> {
     if bytes.is_empty() {
         return None;
     }
     let mut from = usize::from(mem::take(escaped));
     loop {
-        let quote = memchr(b'"', &bytes[from..]).map(|offset| from + offset);
+        let quote = find_quote(&bytes[from..]).map(|offset| from + offset);
         let inside = &bytes[from..quote.unwrap_or(bytes.len())];
         let odd = inside.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1;
         match quote {

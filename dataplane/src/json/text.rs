@@ -142,19 +142,22 @@ impl RawKey {
         self.len = end;
     }
 
-    pub(super) fn escaped(&self) -> bool {
-        self.bytes.get(..self.len).is_some_and(|raw| raw.contains(&b'\\'))
-    }
-
-    /// The index of this key in `names`.
-    pub(super) fn find(&self, names: &[&str]) -> Result<Option<usize>, TextError> {
-        let Some(raw) = self.bytes.get(..self.len) else { return Ok(None) };
-        if !self.escaped() {
-            return Ok(names.iter().position(|name| name.as_bytes() == raw));
+    /// The index in `names` of the key that ends with the piece `last`, and whether it has escapes.
+    pub(super) fn find(&mut self, last: &[u8], names: &[&str]) -> Result<(Option<usize>, bool), TextError> {
+        let raw = if self.len == 0 {
+            last
+        } else {
+            self.push(last);
+            let Some(raw) = self.bytes.get(..self.len) else { return Ok((None, false)) };
+            raw
+        };
+        let index = |key: &[u8]| names.iter().position(|name| name.as_bytes() == key);
+        if raw.len() > KEY_BYTES_MAX || !raw.contains(&b'\\') {
+            return Ok((index(raw), false));
         }
         let mut key = [0; KEY_BYTES_MAX];
         let len = unescape(raw, &mut key)?;
-        Ok(names.iter().position(|name| name.as_bytes() == &key[..len]))
+        Ok((index(&key[..len]), true))
     }
 }
 
