@@ -10,7 +10,7 @@
 //!   * the document is exactly one object, with nothing but white space around it
 //!   * at the top level: key, colon, value, comma, and no comma before the closing brace
 //!   * brackets match by kind, at most [`DEPTH_MAX`] deep
-//!   * outside strings: only white space, `{}[]:,"` and `[-+.0-9A-Za-z]`, so no comment, quote or byte order mark
+//!   * outside strings: only white space, `{}[]:,"` and `[-+.0-9A-Za-z]`, so no comment or byte order mark
 //!
 //! What is inside a nested value, or whether a number is well formed, is for the upstream to judge.
 

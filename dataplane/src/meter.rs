@@ -21,7 +21,32 @@ use memchr::memmem::Finder;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
-/// Whether a member `usage` may be in `bytes`.
+/// Whether a member `usage` other than null may be in `bytes`. Many upstreams send a null with every event.
 fn mentions_usage(bytes: &[u8]) -> bool {
-    USAGE.find(bytes).is_some()
+    USAGE.find_iter(bytes).any(|at| {
+        let after = bytes[at + USAGE.needle().len()..].trim_ascii_start();
+        let value = after.strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        !value.is_some_and(|value| value.starts_with(b"null"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_usage_that_is_not_null_is_mentioned() {
+        for (bytes, mentioned) in [
+            (r#"{"usage":{"total_tokens":1}}"#, true),
+            (r#"{"usage":null}"#, false),
+            (r#"{"usage" : null, "usage":{}}"#, true),
+            (r#"{"a":{"usage":null},"usage": null}"#, false),
+            (r#"{"text":"\"usage\":{}"}"#, false),
+            (r#"{"usages":{}}"#, false),
+            ("\"usage\"", true),
+            ("\"usage\":", true),
+        ] {
+            assert_eq!(mentions_usage(bytes.as_bytes()), mentioned, "{bytes}");
+        }
+    }
 }

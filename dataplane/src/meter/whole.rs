@@ -128,7 +128,7 @@ mod tests {
     fn the_last_usage_of_the_top_level_counts() {
         for (answer, expected) in [
             (
-                r#"{"id":"x","choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#,
+                r#"{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#,
                 Some(7),
             ),
             (r#"{"usage":{"prompt_tokens":3,"total_tokens":3},"data":[{"embedding":[0.1,-2e-3]}]}"#, Some(3)),

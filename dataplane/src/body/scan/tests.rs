@@ -78,7 +78,7 @@ fn a_bad_member_is_refused_by_its_own_error() {
         ),
         (r#"{"model":"a","stream":true,"stream_options":{"a" 1}}"#, ScanError::InvalidStreamOptions),
         (
-            r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"include\u005fusage":false}}"#,
+            r#"{"stream":true,"model":"","stream_options":{"include_usage":null,"include\u005fusage":1}}"#,
             ScanError::DuplicateMember("include_usage"),
         ),
         (r#"{"model":"a""#, ScanError::InvalidJson { at: 12 }),

@@ -9,7 +9,8 @@ const FIRST: &str =
     "data: {\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\"}}],\"usage\":null}\n\n";
 const TOKEN: &str =
     "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"流通 \\\"usage\\\": {}\"}}]}\n\n";
-const USAGE: &str = "data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}}\n\n";
+const USAGE: &str = "data: {\"id\":\"x\",\"choices\":[],\
+    \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
 /// What of `stream` reaches the client, with the total and whether `[DONE]` was seen; the same however it is
@@ -91,8 +92,10 @@ fn usage_without_choices_is_metered_and_passes() {
 
 #[test]
 fn of_two_usage_events_the_last_counts() {
-    let basic = "data: {\"choices\":[{\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
-    let more = "data: {\"choices\":[ ],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\n";
+    let basic = "data: {\"choices\":[{\"finish_reason\":\"stop\"}],\
+        \"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
+    let more = "data: {\"choices\":[ ],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5,\
+        \"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\n";
     let stream = [TOKEN, basic, more, DONE].concat();
     assert_eq!(relay(StreamMode::Remove, &stream), ([TOKEN, basic, DONE].concat(), Some(8), true));
     assert_eq!(relay(StreamMode::Observe, &stream), (stream.clone(), Some(8), true));
@@ -102,7 +105,8 @@ fn of_two_usage_events_the_last_counts() {
 
 #[test]
 fn explicit_zeros_are_a_usage() {
-    let zero = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}}\n\n";
+    let zero = "data: {\"choices\":[],\
+        \"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}}\n\n";
     assert_eq!(relay(StreamMode::Remove, &[USAGE, zero].concat()), (String::new(), Some(0), false));
 }
 
