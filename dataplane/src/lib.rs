@@ -1,4 +1,94 @@
-//! The data plane.
+//! The data plane: takes requests from clients, checks their keys, forwards them, streams the answers back, and
+//! records who used how many tokens.
+//!
+//! The modules in the order in which a request meets them; what looks at bytes comes first and knows no socket.
 
 /// HTTP/1.1 as bytes: heads, framing, writing; no sockets.
 pub mod http;
+
+/// A resumable scan of a JSON document for a few top-level members.
+pub mod json;
+
+/// What is read in a request body, and the few bytes that change in one.
+pub mod body;
+
+/// Where the events of an event stream end.
+pub mod sse;
+
+/// How many tokens an answer used.
+pub mod meter;
+
+/// The configuration.
+pub mod config;
+
+/// Starting and ending the process.
+pub mod server;
+
+/// One thread, one core, one ring.
+pub mod worker;
+
+/// The seam to monoio.
+pub mod runtime;
+
+/// System calls that nothing else wraps.
+pub mod sys;
+
+/// Deadlines and departures: one sweep per worker.
+pub mod watch;
+
+/// Sockets and the buffers that reads fill and writes drain.
+pub mod net;
+
+/// A client's connection.
+pub mod client;
+
+/// The whole path of a request.
+pub mod serve;
+
+/// Why a request is not served, and what its client is told.
+pub mod error;
+
+/// Who a request is from.
+pub mod auth;
+
+/// What workers know of the registry.
+pub mod tables;
+
+/// From a path and a body to a deployment.
+pub mod route;
+
+/// The servers that we connect to.
+pub mod upstream;
+
+/// `GET /v1/models`.
+pub mod models;
+
+/// A request on its way to an upstream.
+pub mod forward;
+
+/// An answer on its way to the client.
+pub mod relay;
+
+/// One admitted exchange, up to settlement.
+pub mod exchange;
+
+/// What is known of every exchange in flight, in memory that outlives the process.
+pub mod slots;
+
+/// Usage events on disk, and how they are shipped.
+pub mod spool;
+
+/// The connection to the control plane.
+pub mod link;
+
+/// Keeping the tables as the control plane has them.
+pub mod sync;
+
+/// Counters.
+pub mod metrics;
+
+/// Health and metrics for operators.
+pub mod ops;
+
+/// Lines for the operator, from a closed set.
+pub mod log;
