@@ -1,0 +1,47 @@
+# The commands of the README. `make help` lists them.
+
+CARGO ?= cargo
+# Extra arguments for `make run`, for example: make run ARGS="--upstream http://127.0.0.1:8000/v1 --upstream-model m"
+ARGS ?=
+
+.PHONY: help run build test lint bench
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make run     builds what is needed and starts all of Liutong on this machine; ARGS are quickstart's flags
+run: check-run
+	$(CARGO) build --release -p liutong-dataplane -p liutong-controlplane
+	@exec "$${CARGO_TARGET_DIR:-target}/release/liutong" quickstart $(ARGS)
+
+## make build   builds everything, optimised
+build: check-build
+	$(CARGO) build --release --workspace
+
+## make test    runs every test, the end-to-end ones with a real model, real SDKs and a real ClickHouse
+test: check-test
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+
+## make lint    formatting and clippy, warnings denied
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+## make bench   measures Liutong beside nginx; bench/README.md says how to read it
+bench: check-bench
+	$(CARGO) build --release --workspace
+	$(CARGO) run --release -p liutong-bench -- $(ARGS)
+
+.PHONY: check-build check-run check-test check-bench
+check-build:
+	@sh .ci/needs cargo cc
+
+check-run:
+	@sh .ci/needs cargo cc npm
+
+check-test:
+	@sh .ci/needs cargo cc npm node python3
+
+check-bench:
+	@sh .ci/needs cargo cc npm nginx

@@ -1,0 +1,89 @@
+//! Who a request is from.
+//!
+//! A key's checksum refuses typing errors and garbage without a look-up. What is looked up is the SHA-256 of the whole
+//! key; the key itself is compared with nothing and kept nowhere. A worker keeps what it found for as long as the
+//! tables' revision stands still; `not_after` is checked on every hit, since time passes without a change.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest, Sha256};
+use wire::id::KeyDigest;
+
+use crate::error::RequestError;
+use crate::http::request_head::{CredentialKind, RequestHead};
+use crate::tables::{BuildDigestHasher, Caller, Tables};
+
+/// How many keys a worker keeps; when they are more it forgets them all and begins anew.
+const CACHED_KEYS_MAX: usize = 65_536;
+
+/// What a worker has looked up, for one revision of the tables.
+#[derive(Default)]
+pub struct AuthCache {
+    found: RefCell<HashMap<KeyDigest, Caller, BuildDigestHasher>>,
+}
+
+impl AuthCache {
+    /// Forgets everything: the tables' revision has moved.
+    pub fn clear(&self) {
+        self.found.borrow_mut().clear();
+    }
+
+    fn caller(&self, tables: &Tables, digest: &KeyDigest) -> Option<Caller> {
+        if let Some(caller) = self.found.borrow().get(digest) {
+            return Some(caller.clone());
+        }
+        let caller = tables.caller(digest)?;
+        let mut found = self.found.borrow_mut();
+        if found.len() >= CACHED_KEYS_MAX {
+            found.clear();
+        }
+        found.insert(*digest, caller.clone());
+        Some(caller)
+    }
+}
+
+/// A key that was accepted.
+pub struct Admitted {
+    /// Its digest, to look it up again.
+    pub digest: KeyDigest,
+    /// What it stands for.
+    pub caller: Caller,
+}
+
+/// Who the request is from. `head_bytes` are what `head` was parsed from.
+pub fn admit(
+    head: &RequestHead,
+    head_bytes: &[u8],
+    tables: &Tables,
+    cache: &AuthCache,
+) -> Result<Admitted, RequestError> {
+    if !tables.is_ready() {
+        return Err(RequestError::NotReady);
+    }
+    let credential = head.credential.ok_or(RequestError::NoKey)?;
+    let key = credential.token.of(head_bytes);
+    if credential.kind == CredentialKind::Malformed || !wire::key_format::check(key) {
+        return Err(RequestError::BadKey);
+    }
+    let digest = KeyDigest(Sha256::digest(key).into());
+    let caller = again(&digest, tables, cache)?;
+    Ok(Admitted { digest, caller })
+}
+
+/// Who a key that was accepted before is now.
+pub fn again(digest: &KeyDigest, tables: &Tables, cache: &AuthCache) -> Result<Caller, RequestError> {
+    let caller = cache.caller(tables, digest).ok_or(RequestError::BadKey)?;
+    if caller.not_after_ms != 0 && caller.not_after_ms <= unix_ms() {
+        return Err(RequestError::BadKey);
+    }
+    Ok(caller)
+}
+
+/// Unix time in milliseconds.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

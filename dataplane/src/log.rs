@@ -1,0 +1,80 @@
+//! What the data plane writes to stderr: lines about itself, from a closed set.
+//!
+//! There is no way to log a request: an entry carries numbers, names that administrators gave, and the errors of the
+//! system, never bytes of a client's or an upstream's.
+
+use std::fmt;
+
+/// Something worth a line.
+pub enum Entry<'a> {
+    /// All listeners are open.
+    Started {
+        /// Where clients connect.
+        http: std::net::SocketAddr,
+        /// Where health and metrics are.
+        ops: std::net::SocketAddr,
+        /// How many workers.
+        workers: u16,
+    },
+    /// The tables on disk were read.
+    Resumed {
+        /// The generation that they stand for.
+        generation: wire::id::Generation,
+        /// How many keys they hold.
+        keys: usize,
+    },
+    /// The control plane's tables are here.
+    Synced {
+        /// Their generation.
+        generation: wire::id::Generation,
+        /// How many keys they hold.
+        keys: usize,
+    },
+    /// The control plane can't be reached.
+    ControlAway(&'a dyn fmt::Display),
+    /// The tables can't be kept on disk.
+    TablesNotKept(&'a dyn fmt::Display),
+    /// A deployment can't be used as it is configured.
+    Deployment {
+        /// Its name.
+        name: &'a str,
+        /// Why.
+        problem: &'a dyn fmt::Display,
+    },
+    /// A worker's listener fails to accept.
+    Accept(&'a std::io::Error),
+    /// A task of a connection panicked; the connection is gone, the worker goes on.
+    Panicked,
+    /// The process was told to end.
+    Draining,
+    /// The process ended in order.
+    Stopped,
+}
+
+impl fmt::Display for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { http, ops, workers } => {
+                write!(f, "listening on {http} with {workers} workers; health and metrics on {ops}")
+            }
+            Self::Resumed { generation, keys } => {
+                write!(f, "read the tables kept on disk: generation {generation}, {keys} keys")
+            }
+            Self::Synced { generation, keys } => {
+                write!(f, "the control plane's tables are here: generation {generation}, {keys} keys")
+            }
+            Self::ControlAway(error) => write!(f, "control plane away, serving on without it: {error}"),
+            Self::TablesNotKept(error) => write!(f, "can't keep the tables on disk: {error}"),
+            Self::Deployment { name, problem } => write!(f, "deployment {name}: {problem}"),
+            Self::Accept(error) => write!(f, "can't accept connections: {error}"),
+            Self::Panicked => write!(f, "a connection's task panicked; its exchange is settled"),
+            Self::Draining => write!(f, "draining: no new connections, streams go on"),
+            Self::Stopped => write!(f, "stopped"),
+        }
+    }
+}
+
+/// Writes a line.
+pub fn log(entry: &Entry<'_>) {
+    eprintln!("liutong-dataplane: {entry}");
+}

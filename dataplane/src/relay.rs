@@ -1,0 +1,371 @@
+//! An upstream's answer on its way to the client: each read goes on at once, in the buffer that it came in.
+//!
+//! ```text
+//! buffer  | headroom | held back | read ......................... | tailroom |
+//!                ^ chunk size line                                ^ CRLF, last chunk
+//! ```
+//!
+//! The kernel fills the buffer, the meter looks at it, the framing for the client is written around it, and the kernel
+//! drains it. Only the first bytes of a body are copied, behind the head, so that both leave in one write.
+//!
+//! Invariants:
+//!
+//!   * the exchange is settled before the bytes that complete the answer are submitted
+//!   * an answer that broke off never ends as a whole one would
+//!   * the connection goes back to the pool only after an answer that was read to its end, with nothing behind it
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use wire::event::{Tokens, UsageSource};
+use wire::table::OnDisconnect;
+
+use crate::client::{Client, Gone};
+use crate::error::{Failure, RequestError, STREAM_ERROR_EVENT};
+use crate::exchange::{CLIENT_LEFT, Exchange};
+use crate::forward::Answer;
+use crate::http::fields::Persist;
+use crate::http::framing::{BodyDecoder, BodyFraming};
+use crate::http::head_write::{self, CHUNK_END, CHUNK_SIZE_LINE_BYTES_MAX, LAST_CHUNK};
+use crate::http::response_head::ResponseHead;
+use crate::meter::stream::{StreamMeter, StreamMode};
+use crate::meter::whole::WholeMeter;
+use crate::net::Stream;
+use crate::serve::{Request, append_closing_lines};
+use crate::upstream::target::Upstream;
+use crate::watch::Fired;
+use crate::worker::Worker;
+
+/// Room before the body for a chunk's size line.
+pub const HEADROOM: usize = CHUNK_SIZE_LINE_BYTES_MAX;
+/// Room behind it for what ends a chunk and a body.
+pub const TAILROOM: usize = CHUNK_END.len() + LAST_CHUNK.len();
+/// How much one read takes.
+pub const READ_BYTES: usize = 16 * 1024;
+/// How long an answer whose client has left is read on for its usage.
+const DRAIN_LIMIT: Duration = Duration::from_secs(120);
+
+/// Why the answer can't go on.
+enum Broken {
+    /// The upstream's fault.
+    Upstream(RequestError),
+    /// The client left.
+    ClientLeft,
+}
+
+/// Looks at the body for usage.
+enum Meter {
+    Whole(WholeMeter),
+    Stream(StreamMeter, StreamMode),
+    /// The bytes are coded; there is nothing to see.
+    Blind,
+}
+
+struct Relay<'a> {
+    client: &'a mut Client,
+    exchange: &'a mut Exchange,
+    worker: &'a Rc<Worker>,
+    upstream: &'a Upstream,
+    stream: Stream,
+    persist_upstream: Persist,
+    decoder: BodyDecoder,
+    meter: Meter,
+    framing: BodyFraming,
+    persist: Persist,
+    status: u16,
+    buffer: Vec<u8>,
+    held: Vec<u8>,
+    head_sent: bool,
+    done: bool,
+}
+
+/// Relays `answer` to its end. The request's bytes are released.
+pub async fn run(
+    client: &mut Client,
+    request: &Request<'_>,
+    upstream: &Upstream,
+    answer: Answer,
+    worker: &Rc<Worker>,
+    exchange: &mut Exchange,
+) -> Result<Persist, Failure> {
+    let Answer { stream, head, buffer, head_at, body_at } = answer;
+    let (_, mode) = request.for_upstream(upstream);
+    let meter = Meter::new(&head, mode);
+    client.release(request.body.end);
+    let framing = client_framing(&head, &meter, request.received.head.http_1_0);
+    let may_persist = framing != BodyFraming::UntilClose && !worker.is_draining();
+    let mut relay = Relay {
+        client,
+        exchange,
+        worker,
+        upstream,
+        stream,
+        persist_upstream: head.persist,
+        decoder: BodyDecoder::new(head.framing),
+        meter,
+        framing,
+        persist: if may_persist { request.received.head.persist } else { Persist::Close },
+        status: head.status,
+        buffer,
+        held: Vec::new(),
+        head_sent: false,
+        done: false,
+    };
+    relay.exchange.first_byte(head.status);
+    let mut out = relay.worker.buffers.take();
+    relay.append_head(&mut out, &head, head_at, request.received.head.http_1_0);
+    let result = relay.relay(out, body_at, head.is_event_stream).await;
+    match result {
+        Ok(()) => Ok(relay.persist),
+        Err(broken) => Err(relay.break_off(broken).await),
+    }
+}
+
+/// How the body is framed for the client: its length where it is known, else chunks, or, for HTTP/1.0, the close.
+fn client_framing(head: &ResponseHead, meter: &Meter, http_1_0: bool) -> BodyFraming {
+    match head.framing {
+        BodyFraming::Length(_) if meter.may_shorten() && http_1_0 => BodyFraming::UntilClose,
+        BodyFraming::Length(_) if meter.may_shorten() => BodyFraming::Chunked,
+        same @ (BodyFraming::None | BodyFraming::Length(_)) => same,
+        _ if http_1_0 => BodyFraming::UntilClose,
+        _ => BodyFraming::Chunked,
+    }
+}
+
+impl Relay<'_> {
+    fn append_head(&self, out: &mut Vec<u8>, head: &ResponseHead, head_at: usize, http_1_0: bool) {
+        head_write::status_line(out, head.status);
+        for (name, value) in head.forwarded() {
+            head_write::header(out, name, value.of(&self.buffer[head_at..]));
+        }
+        head_write::framing(out, self.framing);
+        append_closing_lines(out, self.exchange.request_id(), http_1_0, self.persist);
+    }
+
+    async fn relay(&mut self, head: Vec<u8>, body_at: usize, event_stream: bool) -> Result<(), Broken> {
+        let mut data = self.take_in(body_at..self.buffer.len())?;
+        // Until a whole answer's body begins to come, its failure can still be told properly.
+        while data.is_empty() && !self.done && !event_stream {
+            data = self.read().await?;
+        }
+        self.send_first(head, data).await?;
+        while !self.done {
+            let data = self.read().await?;
+            self.send(data).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads once; what may go on is in the returned range of the buffer.
+    async fn read(&mut self) -> Result<Range<usize>, Broken> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.resize(HEADROOM, 0);
+        buffer.extend_from_slice(&self.held);
+        buffer.reserve(READ_BYTES / 2);
+        let at = buffer.len();
+        let limit = Duration::from_millis(self.upstream.spec.idle_timeout_ms.into());
+        let (result, buffer) = match self.client.watch.run(limit, self.stream.read(buffer, at)).await {
+            Ok(done) => done,
+            Err(Fired::Deadline) => return Err(Broken::Upstream(RequestError::UpstreamSlow)),
+            Err(Fired::ClientLeft | Fired::Draining) => return Err(Broken::ClientLeft),
+        };
+        self.buffer = buffer;
+        match result {
+            Ok(1..) => self.take_in(at..self.buffer.len()),
+            Ok(0) if self.decoder.at_eof().is_ok() => {
+                self.persist_upstream = Persist::Close;
+                self.done = true;
+                Ok(self.observe(at..at))
+            }
+            _ => Err(Broken::Upstream(RequestError::UpstreamBroken)),
+        }
+    }
+
+    /// Takes the framing off what was read, and shows the rest to the meter.
+    fn take_in(&mut self, read: Range<usize>) -> Result<Range<usize>, Broken> {
+        let decoded = self
+            .decoder
+            .decode(&mut self.buffer[read.clone()])
+            .map_err(|_| Broken::Upstream(RequestError::UpstreamBroken))?;
+        if decoded.consumed < read.len() {
+            // Bytes that no request asked for: this connection is never used again.
+            self.persist_upstream = Persist::Close;
+        }
+        self.done = decoded.done;
+        Ok(self.observe(read.start + decoded.data.start..read.start + decoded.data.end))
+    }
+
+    /// Meters body bytes; what may go to the client now is in the returned range.
+    fn observe(&mut self, data: Range<usize>) -> Range<usize> {
+        let range = match &mut self.meter {
+            Meter::Whole(meter) => {
+                meter.observe(&self.buffer[data.clone()]);
+                data
+            }
+            Meter::Stream(meter, _) => {
+                let start = data.start - self.held.len();
+                self.buffer[start..data.start].copy_from_slice(&self.held);
+                self.held.clear();
+                let passed = meter.observe(&mut self.buffer[start..data.end]);
+                let held = start + passed.forward..start + passed.forward + passed.held;
+                if self.done {
+                    start..held.start + meter.finish(&mut self.buffer[held])
+                } else {
+                    self.held.extend_from_slice(&self.buffer[held.clone()]);
+                    start..held.start
+                }
+            }
+            Meter::Blind => data,
+        };
+        if let Some(tokens) = self.meter.tokens() {
+            let complete = self.done || self.meter.saw_done();
+            self.exchange.set_tokens(tokens, if complete { UsageSource::Final } else { UsageSource::Partial });
+        }
+        range
+    }
+
+    /// Sends the head, and behind it what of the body came with it.
+    async fn send_first(&mut self, mut head: Vec<u8>, data: Range<usize>) -> Result<(), Broken> {
+        let range = self.framed(data);
+        head.extend_from_slice(&self.buffer[range]);
+        self.head_sent = true;
+        let len = head.len();
+        self.complete();
+        let head = self.client.write(head, 0..len).await.map_err(|Gone| Broken::ClientLeft)?;
+        self.worker.buffers.give(head);
+        Ok(())
+    }
+
+    async fn send(&mut self, data: Range<usize>) -> Result<(), Broken> {
+        let range = self.framed(data);
+        if range.is_empty() && !self.done {
+            return Ok(());
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        self.complete();
+        self.buffer = self.client.write(buffer, range).await.map_err(|Gone| Broken::ClientLeft)?;
+        Ok(())
+    }
+
+    /// Puts the client's framing around `data`, and the end of the body where it is done.
+    fn framed(&mut self, data: Range<usize>) -> Range<usize> {
+        self.buffer.truncate(data.end);
+        if self.framing != BodyFraming::Chunked {
+            return data;
+        }
+        let mut start = data.start;
+        if !data.is_empty() {
+            let (line, len) = head_write::chunk_size_line(data.len());
+            start -= len;
+            self.buffer[start..data.start].copy_from_slice(&line[..len]);
+            self.buffer.extend_from_slice(CHUNK_END);
+        }
+        if self.done {
+            self.buffer.extend_from_slice(LAST_CHUNK);
+        }
+        start..self.buffer.len()
+    }
+
+    /// Where the answer is whole: settles the exchange and gives the upstream's connection back, before the last bytes
+    /// go out.
+    fn complete(&mut self) {
+        if !self.done {
+            return;
+        }
+        self.exchange.settle(self.status);
+        if self.persist_upstream == Persist::KeepAlive {
+            let closed = std::mem::replace(&mut self.stream, Stream::Closed);
+            self.worker.upstreams.give(self.upstream, closed, self.worker.watches.now_ms());
+        }
+    }
+
+    /// Ends what can't go on.
+    async fn break_off(&mut self, broken: Broken) -> Failure {
+        match broken {
+            Broken::ClientLeft => {
+                if !self.exchange.is_settled() && self.upstream.spec.on_disconnect == OnDisconnect::Drain {
+                    self.drain().await;
+                }
+                // A client that leaves after the last event has all of its answer.
+                let had_all = self.head_sent && self.meter.saw_done();
+                self.exchange.settle(if had_all { self.status } else { CLIENT_LEFT });
+                Failure::ClientLeft
+            }
+            Broken::Upstream(error) if !self.head_sent => Failure::Refused(error),
+            Broken::Upstream(error) => {
+                self.exchange.settle(error.reply().status);
+                self.tell_in_stream().await;
+                Failure::Cut
+            }
+        }
+    }
+
+    /// Reads the rest of the answer for its usage, bounded in time.
+    async fn drain(&mut self) {
+        self.client.watch.ignore_client();
+        let began = Instant::now();
+        while !self.done && began.elapsed() < DRAIN_LIMIT {
+            if self.read().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Between two events of a stream, says that it broke; inside one, nothing can be said.
+    async fn tell_in_stream(&mut self) {
+        let Meter::Stream(meter, _) = &self.meter else { return };
+        if !meter.at_boundary() || matches!(self.framing, BodyFraming::Length(_)) {
+            return;
+        }
+        self.buffer = vec![0; HEADROOM];
+        self.buffer.extend_from_slice(STREAM_ERROR_EVENT);
+        let range = self.framed(HEADROOM..self.buffer.len());
+        let buffer = std::mem::take(&mut self.buffer);
+        // Whether it arrives changes nothing: the connection is cut either way.
+        let _ = self.client.write(buffer, range).await;
+    }
+}
+
+impl Meter {
+    fn new(head: &ResponseHead, mode: StreamMode) -> Self {
+        if head.content_coded {
+            return Self::Blind;
+        }
+        if head.is_event_stream {
+            return Self::Stream(StreamMeter::new(mode), mode);
+        }
+        let mut meter = WholeMeter::default();
+        meter.start(match head.framing {
+            BodyFraming::Length(length) => Some(length),
+            _ => None,
+        });
+        Self::Whole(meter)
+    }
+
+    fn tokens(&self) -> Option<Tokens> {
+        let usage = match self {
+            Self::Whole(meter) => meter.usage(),
+            Self::Stream(meter, _) => meter.usage(),
+            Self::Blind => None,
+        }?;
+        Some(Tokens {
+            prompt: usage.prompt,
+            cached: usage.cached,
+            cache_write: usage.cache_write,
+            completion: usage.completion,
+            reasoning: usage.reasoning,
+            total: usage.total,
+        })
+    }
+
+    fn saw_done(&self) -> bool {
+        matches!(self, Self::Stream(meter, _) if meter.saw_done())
+    }
+
+    /// Whether something may be taken out of the body.
+    fn may_shorten(&self) -> bool {
+        matches!(self, Self::Stream(_, mode) if *mode != StreamMode::Observe)
+    }
+}

@@ -1,0 +1,173 @@
+//! A client's connection from its first request to its last; `exchange` is the whole path of a request.
+
+use std::rc::Rc;
+
+use wire::event::Endpoint;
+
+use crate::auth::{self, Admitted};
+use crate::body::rewrite::{Splice, UsageAsk, plan};
+use crate::body::scan::{RequestKind, RequestScan, ScannedRequest};
+use crate::client::{Body, Client, Received};
+use crate::error::{Failure, Overload, RequestError};
+use crate::exchange::{CLIENT_LEFT, Exchange};
+use crate::forward;
+use crate::http::fields::Persist;
+use crate::http::head_write;
+use crate::meter::stream::StreamMode;
+use crate::metrics;
+use crate::models;
+use crate::net::Stream;
+use crate::route::{self, Asked};
+use crate::sys;
+use crate::tables::AliasRoute;
+use crate::upstream::target::Upstream;
+use crate::worker::Worker;
+
+/// A request that is to be forwarded.
+pub struct Request<'a> {
+    /// Its head.
+    pub received: &'a Received,
+    /// Where its body is.
+    pub body: Body,
+    /// What the scan of the body found.
+    pub scanned: ScannedRequest,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The alias, and what serves it.
+    pub alias: std::sync::Arc<AliasRoute>,
+}
+
+impl Request<'_> {
+    /// How the body goes to `upstream`, and what its answer's stream then has that the client did not ask for.
+    pub fn for_upstream<'u>(&'u self, upstream: &'u Upstream) -> (Splice<'u>, StreamMode) {
+        let model = Some(upstream.spec.upstream_model.as_str()).filter(|model| !model.is_empty());
+        let streamed = self.scanned.stream && self.endpoint != Endpoint::Embeddings;
+        let asked = self.scanned.asks_usage();
+        let continuous = upstream.spec.dialect.has_continuous_usage()
+            && upstream.spec.on_disconnect == wire::table::OnDisconnect::Cancel
+            && !self.scanned.asks_continuous();
+        let (ask, mode) = match (streamed, asked, continuous) {
+            (false, ..) | (true, true, false) => (UsageAsk::Leave, StreamMode::Observe),
+            (true, false, false) => (UsageAsk::Include, StreamMode::Remove),
+            (true, false, true) => (UsageAsk::IncludeContinuous, StreamMode::Cut),
+            (true, true, true) => (UsageAsk::IncludeContinuous, StreamMode::CutMembers),
+        };
+        (plan(&self.scanned, model.unwrap_or(&self.alias.name), ask), mode)
+    }
+}
+
+/// Serves a connection until it ends.
+pub async fn connection(stream: Stream, worker: Rc<Worker>) {
+    let mut client = Client::new(stream, worker.clone());
+    while request(&mut client, &worker).await == Persist::KeepAlive && !worker.is_draining() {}
+}
+
+/// Serves one request, whatever becomes of it.
+async fn request(client: &mut Client, worker: &Rc<Worker>) -> Persist {
+    let received = match client.read_head().await {
+        Ok(Some(received)) => received,
+        Ok(None) => return Persist::Close,
+        Err(error) => return refuse(client, worker, error, None).await,
+    };
+    let (admitted, mut exchange) = match admit(client, &received, worker) {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(client, worker, error, Some(&received)).await,
+    };
+    match serve(client, &received, &admitted, worker, &mut exchange).await {
+        Ok(persist) => persist,
+        Err(Failure::Refused(error)) => {
+            let reply = error.reply();
+            exchange.settle(reply.status);
+            client.refuse(&reply, exchange.request_id(), Some(&received)).await
+        }
+        Err(Failure::ClientLeft) => {
+            exchange.settle(CLIENT_LEFT);
+            Persist::Close
+        }
+        Err(Failure::Cut) => {
+            sys::reset_on_close(client.fd());
+            Persist::Close
+        }
+    }
+}
+
+/// Accepts the key and opens the exchange: from here on there is a usage event.
+fn admit(
+    client: &Client,
+    received: &Received,
+    worker: &Rc<Worker>,
+) -> Result<(Admitted, Exchange), RequestError> {
+    worker.catch_up();
+    let admitted = auth::admit(&received.head, client.input(), &worker.tables, &worker.cache)?;
+    if worker.spool_full() {
+        return Err(RequestError::Overloaded(Overload::Spool));
+    }
+    let exchange = Exchange::open(worker, &admitted, received.at)?;
+    Ok((admitted, exchange))
+}
+
+/// Serves an admitted request. The rest of the data plane is a detail of one of these lines.
+async fn serve(
+    client: &mut Client,
+    received: &Received,
+    admitted: &Admitted,
+    worker: &Rc<Worker>,
+    exchange: &mut Exchange,
+) -> Result<Persist, Failure> {
+    let asked = route::endpoint(received.head.method, received.head.path.of(client.input()))?;
+    let (endpoint, model_in_path) = (asked.endpoint, decoded_model(asked)?);
+    exchange.set_request(endpoint, false);
+    if endpoint == Endpoint::Models {
+        return models::answer(client, received, admitted, model_in_path.as_deref(), worker, exchange).await;
+    }
+    let streamable = endpoint != Endpoint::Embeddings;
+    let mut scan =
+        RequestScan::new(if streamable { RequestKind::Streamable } else { RequestKind::Whole });
+    let body = client.read_body(received, |piece| Ok(scan.feed(piece)?)).await?;
+    let scanned = scan.finish(&client.input()[body.range.clone()])?;
+    exchange.set_request(endpoint, scanned.stream);
+    if model_in_path.is_some_and(|in_path| in_path != scanned.model.as_str()) {
+        return Err(RequestError::ModelMismatch.into());
+    }
+    // The body may have taken a while: is the key still good?
+    worker.catch_up();
+    let caller = auth::again(&admitted.digest, &worker.tables, &worker.cache)?;
+    let routes = worker.routes();
+    let (alias, allowed) = route::alias(&routes, scanned.model.as_str(), &caller);
+    if let Some(alias) = alias {
+        exchange.set_alias(alias.id);
+    }
+    let alias = alias.filter(|_| allowed).ok_or(RequestError::Model)?.clone();
+    let request = Request { received, body, scanned, endpoint, alias };
+    forward::exchange(client, &request, worker, exchange).await
+}
+
+fn decoded_model(asked: Asked<'_>) -> Result<Option<String>, RequestError> {
+    asked.model.map(|encoded| route::decode_model(encoded).ok_or(RequestError::Model)).transpose()
+}
+
+/// Answers a request that was never admitted; its id leads to no usage event.
+async fn refuse(
+    client: &mut Client,
+    worker: &Rc<Worker>,
+    error: RequestError,
+    received: Option<&Received>,
+) -> Persist {
+    metrics::add(&worker.counters.not_admitted, 1);
+    if error == RequestError::BadKey {
+        metrics::add(&worker.counters.keys_refused, 1);
+    }
+    let id = worker.refused_request_id();
+    client.refuse(&error.reply(), &id, received).await
+}
+
+/// Appends the lines that every answer's head has: the request's id, and how the connection goes on.
+pub fn append_closing_lines(out: &mut Vec<u8>, request_id: &[u8], http_1_0: bool, persist: Persist) {
+    head_write::header(out, "x-request-id", request_id);
+    match persist {
+        Persist::Close => head_write::connection_close(out),
+        Persist::KeepAlive if http_1_0 => head_write::connection_keep_alive(out),
+        Persist::KeepAlive => {}
+    }
+    head_write::end(out);
+}

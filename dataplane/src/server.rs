@@ -1,0 +1,192 @@
+//! Starting and ending the process.
+//!
+//! Start: listeners first (a port that is taken ends it before anything is touched), then the node's id, the usage
+//! pipeline (which also finds what a former process left), the tables from disk, and at last the workers. End: workers
+//! stop accepting and let streams finish, then the pipeline writes and ships what there is.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use socket2::{Domain, Protocol, Socket, Type};
+use wire::id::{BootId, NodeId};
+
+use crate::config::Config;
+use crate::link::Address;
+use crate::log::{self, Entry};
+use crate::metrics::Counters;
+use crate::ops::{self, Ops};
+use crate::slots::pool::SlotPool;
+use crate::spool::{Pipeline, PipelineConfig};
+use crate::sync::{self, SyncConfig};
+use crate::sys;
+use crate::tables::disk::TableStore;
+use crate::tables::{TableWriter, Tables};
+use crate::upstream::tls;
+use crate::worker::{self, BodyBudget, Shared, Worker};
+
+const BACKLOG: i32 = 1024;
+/// How often the names of upstreams are looked up again.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the end of the process waits for the control plane to take what is left; it is on disk either way.
+const SHIP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Runs a data plane until the process is told to end.
+pub fn run(mut config: Config) -> anyhow::Result<()> {
+    sys::hold_signals();
+    sys::forbid_dumps();
+    let listeners = bind_workers(config.http, config.workers)?;
+    let http = listeners[0].local_addr()?;
+    let ops_listener = TcpListener::bind(config.ops).with_context(|| format!("ops.listen {}", config.ops))?;
+    let ops = ops_listener.local_addr()?;
+    make_private(&config.data_dir)?;
+    make_private(&config.runtime_dir)?;
+    let node = node_id(&config.data_dir)?;
+    let boot = BootId(random()?);
+
+    let (pipeline, pools) = Pipeline::start(pipeline_config(&config, node, boot))
+        .with_context(|| format!("usage pipeline in {}", config.data_dir.display()))?;
+    let tables = Arc::new(Tables::new());
+    let mut writer = TableWriter::new(tables.clone(), std::mem::take(&mut config.credentials));
+    let tables_dir = config.data_dir.join("tables");
+    let mut store = TableStore::open(&tables_dir).with_context(|| tables_dir.display().to_string())?;
+    store.load(&mut writer).with_context(|| tables_dir.display().to_string())?;
+    if tables.is_ready() {
+        log::log(&Entry::Resumed { generation: writer.position().1, keys: tables.key_count() });
+    }
+
+    let shared = Arc::new(Shared {
+        tls: tls::client_config(config.upstream_ca_file.as_deref())?,
+        bodies: BodyBudget::new(config.limits.bodies_bytes_max),
+        limits: config.limits.clone(),
+        usage: pipeline.watch(),
+        draining: AtomicBool::new(false),
+        tables: tables.clone(),
+        boot,
+    });
+    let counters: Vec<Arc<Counters>> = (0..config.workers).map(|_| Arc::default()).collect();
+    let workers = start_workers(&shared, listeners, pools, &counters)?;
+    ops::start(ops_listener, Ops { shared: shared.clone(), counters })?;
+    let stop_sync = Arc::new(AtomicBool::new(false));
+    let control = Address::Unix(config.control_socket.clone());
+    let sync = sync::start(SyncConfig { control, node, boot }, writer, store, tables.clone(), stop_sync.clone())?;
+    keep_looking_up(tables);
+    log::log(&Entry::Started { http, ops, workers: config.workers });
+
+    sys::wait_for_end();
+    log::log(&Entry::Draining);
+    shared.draining.store(true, Ordering::Relaxed);
+    for worker in workers {
+        // A worker that panicked outside its tasks has said so on stderr; the others still end in order.
+        let _ = worker.join();
+    }
+    pipeline.stop(Instant::now() + SHIP_LIMIT);
+    stop_sync.store(true, Ordering::Relaxed);
+    let _ = sync.join();
+    log::log(&Entry::Stopped);
+    Ok(())
+}
+
+fn pipeline_config(config: &Config, node: NodeId, boot: BootId) -> PipelineConfig {
+    let control = Address::Unix(config.control_socket.clone());
+    PipelineConfig {
+        workers: config.workers,
+        slots_per_worker: u32::try_from(config.limits.exchanges_per_worker).unwrap_or(u32::MAX),
+        sync: config.spool_sync,
+        retention: config.spool_retention,
+        ..PipelineConfig::new(config.data_dir.clone(), config.runtime_dir.clone(), control, node, boot)
+    }
+}
+
+/// A listener for each worker, all on one port. A plain bind comes first: a second instance on the port is an error,
+/// not a silent share of the traffic.
+fn bind_workers(address: SocketAddr, workers: u16) -> anyhow::Result<Vec<TcpListener>> {
+    let bind = |address: SocketAddr, share: bool| -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(share)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    let what = || format!("http.listen {address}");
+    let probe = bind(address, false).and_then(|socket| socket.listen(1).map(|()| socket)).with_context(what)?;
+    let address = TcpListener::from(probe).local_addr()?;
+    (0..workers)
+        .map(|_| {
+            let socket = bind(address, true)?;
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        })
+        .collect::<io::Result<_>>()
+        .with_context(what)
+}
+
+fn start_workers(
+    shared: &Arc<Shared>,
+    listeners: Vec<TcpListener>,
+    pools: Vec<SlotPool>,
+    counters: &[Arc<Counters>],
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let cores = sys::allowed_cores();
+    let each = listeners.into_iter().zip(pools).zip(counters);
+    let start = |(index, ((listener, pool), counters)): (usize, ((TcpListener, SlotPool), &Arc<Counters>))| {
+        let (shared, counters, core) = (shared.clone(), counters.clone(), cores.get(index % cores.len().max(1)).copied());
+        std::thread::Builder::new().name(format!("worker {index}")).spawn(move || {
+            // A worker that can't be pinned still works.
+            let _ = monoio::utils::bind_to_cpu_set(core);
+            let worker = Worker::new(shared, u16::try_from(index).unwrap_or(u16::MAX), pool, counters);
+            if let Err(refused) = worker::run(worker, listener) {
+                eprintln!("liutong-dataplane: worker {index}: {refused}");
+                sys::end_self();
+            }
+        })
+    };
+    Ok(each.enumerate().map(start).collect::<io::Result<_>>()?)
+}
+
+/// Looks the names of upstreams up again from time to time, on a thread of its own: a lookup blocks.
+fn keep_looking_up(tables: Arc<Tables>) {
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(LOOK_UP_INTERVAL);
+            let routes = tables.routes();
+            routes.aliases.values().flat_map(|alias| &alias.upstreams).for_each(|u| u.target.look_up());
+        }
+    });
+}
+
+/// The node's id, made on the first start.
+fn node_id(data_dir: &Path) -> anyhow::Result<NodeId> {
+    let path = data_dir.join("node-id");
+    match fs::read_to_string(&path) {
+        Ok(text) => NodeId::parse(text.trim())
+            .with_context(|| format!("{}: not 16 hex digits; restore it, or remove it with the spool", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let node = NodeId(random()?);
+            let new = path.with_extension("new");
+            let mut file = File::create(&new)?;
+            writeln!(file, "{node}")?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(data_dir)?.sync_all()?;
+            Ok(node)
+        }
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+fn random() -> anyhow::Result<u64> {
+    getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"))
+}
+
+/// Makes a directory that only this user can read.
+fn make_private(dir: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| dir.display().to_string())
+}

@@ -1,0 +1,181 @@
+//! Keeping the tables as the control plane has them: a thread that receives snapshots, deltas and revocations.
+//!
+//! What arrives is applied, made durable, and only then confirmed. While the control plane is away the tables stay as
+//! they are and the data plane serves on; on reconnecting it says which generation it has and gets what it missed.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use wire::frame::{Frame, Hello, Role};
+use wire::id::{BootId, Generation, NodeId, RegistryId};
+
+use crate::link::{Address, Link, LinkError};
+use crate::log::{self, Entry};
+use crate::tables::disk::{SnapshotFile, TableStore};
+use crate::tables::writer::Incoming;
+use crate::tables::{TableWriter, Tables};
+
+/// The control plane pings every 10 s; silence for so long means that it is gone, whatever the socket says.
+const SILENCE_MAX: Duration = Duration::from_secs(35);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// What the thread needs to know.
+pub struct SyncConfig {
+    /// Where the control plane is.
+    pub control: Address,
+    /// This node.
+    pub node: NodeId,
+    /// This process.
+    pub boot: BootId,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The tables can't be made durable: nothing may be confirmed.
+    #[error("the tables can't be kept on disk: {0}")]
+    Store(#[from] io::Error),
+    #[error("a change is missing; asking for the whole tables")]
+    Gap,
+    #[error("the snapshot is incomplete")]
+    Incomplete,
+    #[error("no word for {} s", SILENCE_MAX.as_secs())]
+    Silent,
+}
+
+/// Starts the thread. It ends soon after `stop` is raised.
+pub fn start(
+    config: SyncConfig,
+    writer: TableWriter,
+    store: TableStore,
+    tables: Arc<Tables>,
+    stop: Arc<AtomicBool>,
+) -> io::Result<JoinHandle<()>> {
+    let sync = Sync { config, writer, store, tables, stop, whole_wanted: false, incoming: None };
+    std::thread::Builder::new().name("sync".into()).spawn(move || sync.run())
+}
+
+struct Sync {
+    config: SyncConfig,
+    writer: TableWriter,
+    store: TableStore,
+    tables: Arc<Tables>,
+    stop: Arc<AtomicBool>,
+    /// What is on disk can't be built upon: ask for a snapshot.
+    whole_wanted: bool,
+    incoming: Option<(Incoming, SnapshotFile)>,
+}
+
+impl Sync {
+    fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut told = false;
+        while !self.stop.load(Ordering::Relaxed) {
+            let began = Instant::now();
+            let Err(error) = self.session() else { return };
+            self.incoming = None;
+            if matches!(error, SessionError::Gap | SessionError::Store(_) | SessionError::Incomplete) {
+                self.whole_wanted = true;
+            }
+            if began.elapsed() > BACKOFF_MAX {
+                (backoff, told) = (BACKOFF_MIN, false);
+            }
+            if !told && !self.stop.load(Ordering::Relaxed) {
+                told = true;
+                log::log(&match &error {
+                    SessionError::Store(error) => Entry::TablesNotKept(error),
+                    other => Entry::ControlAway(other),
+                });
+            }
+            std::thread::sleep(backoff);
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    fn session(&mut self) -> Result<(), SessionError> {
+        let mut link = Link::connect(&self.config.control, self.stop.clone())?;
+        let (registry, generation) =
+            if self.whole_wanted { (RegistryId(0), Generation(0)) } else { self.writer.position() };
+        let (node, boot) = (self.config.node, self.config.boot);
+        link.greet(Hello { role: Role::Sync, node, boot, registry, generation })?;
+        loop {
+            let frame = link.receive(SILENCE_MAX)?.ok_or(SessionError::Silent)?;
+            if let Some(answer) = self.take(frame)? {
+                link.send(&answer)?;
+            }
+        }
+    }
+
+    /// Acts on a frame; what is returned confirms it.
+    fn take(&mut self, frame: Frame) -> Result<Option<Frame>, SessionError> {
+        match frame {
+            Frame::Ping => Ok(Some(Frame::Pong)),
+            Frame::Revoke { revocation, ref digests } => {
+                self.writer.revoke(digests);
+                self.store.append(&frame)?;
+                Ok(Some(Frame::Revoked { revocation }))
+            }
+            Frame::Delta { from, to, ref changes } => {
+                if !self.writer.apply(from, to, changes.clone()) {
+                    return Err(SessionError::Gap);
+                }
+                self.store.append(&frame)?;
+                if self.store.is_long() {
+                    self.whole_wanted = true;
+                }
+                Ok(Some(self.applied()))
+            }
+            Frame::SnapshotBegin { registry, generation } => {
+                let mut file = self.store.begin()?;
+                file.add(&frame)?;
+                self.incoming = Some((Incoming::new(registry, generation), file));
+                Ok(None)
+            }
+            Frame::SnapshotPart(_) => {
+                let (incoming, file) = self.incoming.as_mut().ok_or(SessionError::Incomplete)?;
+                file.add(&frame)?;
+                if let Frame::SnapshotPart(changes) = frame {
+                    incoming.add(changes);
+                }
+                Ok(None)
+            }
+            Frame::SnapshotEnd { changes, .. } => {
+                let (incoming, file) = self.incoming.take().ok_or(SessionError::Incomplete)?;
+                if incoming.changes() != changes {
+                    return Err(SessionError::Incomplete);
+                }
+                self.replace(incoming, file, &frame)?;
+                Ok(Some(self.applied()))
+            }
+            _ => Err(LinkError::Unexpected.into()),
+        }
+    }
+
+    fn replace(
+        &mut self,
+        incoming: Incoming,
+        mut file: SnapshotFile,
+        end: &Frame,
+    ) -> Result<(), SessionError> {
+        self.writer.replace(incoming);
+        file.add(end)?;
+        let digests = self.writer.tombstones().collect();
+        file.add(&Frame::Revoke { revocation: 0, digests })?;
+        self.store.finish(file)?;
+        self.whole_wanted = false;
+        let (_, generation) = self.writer.position();
+        log::log(&Entry::Synced { generation, keys: self.tables.key_count() });
+        Ok(())
+    }
+
+    fn applied(&self) -> Frame {
+        let (registry, generation) = self.writer.position();
+        Frame::Applied { registry, generation }
+    }
+}

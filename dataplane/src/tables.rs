@@ -1,0 +1,178 @@
+//! What workers know of the registry: keys, applications, aliases, deployments.
+//!
+//! One thread writes (`TableWriter`, on the sync thread), all workers read. A worker keeps what it has looked up, and
+//! keeps it only while `revision` stands still: one atomic load for each request.
+//!
+//! Invariants:
+//!
+//!   * a writer changes the tables first, then `revision`, and only then confirms the change to anyone
+//!   * a reader loads `revision` before it looks anything up, and what it found is good for that revision only
+//!   * a revoked key is in no table, and no later change brings it back
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+use wire::id::{AliasId, ApplicationId, AttributionId, KeyDigest};
+use wire::request_id::RequestIds;
+use wire::table::{Allow, Key};
+
+use crate::upstream::target::Upstream;
+
+/// The copy on disk: snapshot and delta log.
+pub mod disk;
+/// Applying snapshots, deltas and revocations.
+pub mod writer;
+
+pub use writer::TableWriter;
+
+/// A digest is its own hash: SHA-256 has mixed it already.
+#[derive(Default)]
+pub struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    // The length that comes before an array's bytes says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Builds `DigestHasher`s.
+pub type BuildDigestHasher = BuildHasherDefault<DigestHasher>;
+
+/// A key, as its entry in the table.
+#[derive(Clone)]
+struct KeyEntry {
+    application: ApplicationId,
+    attribution: AttributionId,
+    not_after_ms: u64,
+    allow: Option<Arc<Allow>>,
+}
+
+type Keys = DashMap<KeyDigest, KeyEntry, BuildDigestHasher>;
+
+/// What a key stands for; good for one revision.
+#[derive(Clone)]
+pub struct Caller {
+    /// Who is billed.
+    pub attribution: AttributionId,
+    /// From when on the key is refused, Unix time in milliseconds; 0 is never.
+    pub not_after_ms: u64,
+    /// The aliases that may be used: the key's own list, or its application's.
+    pub allow: Arc<Allow>,
+}
+
+/// An alias and what serves it.
+pub struct AliasRoute {
+    /// Its number.
+    pub id: AliasId,
+    /// Its name.
+    pub name: String,
+    /// When it was made, Unix time in seconds.
+    pub created_s: u64,
+    /// The deployments that can be used.
+    pub upstreams: Vec<Arc<Upstream>>,
+}
+
+/// What a request is routed by. Replaced whole.
+pub struct Routes {
+    /// By name.
+    pub aliases: HashMap<String, Arc<AliasRoute>>,
+    /// The permutation behind `x-request-id`.
+    pub request_ids: RequestIds,
+}
+
+/// The tables that workers read.
+pub struct Tables {
+    keys: ArcSwap<Keys>,
+    applications: DashMap<ApplicationId, Arc<Allow>>,
+    routes: ArcSwap<Routes>,
+    revision: AtomicU64,
+    ready: AtomicBool,
+    generation: AtomicU64,
+    key_count: AtomicUsize,
+}
+
+impl Tables {
+    /// Empty tables, which refuse everything until a snapshot has been applied.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut key = [0; 16];
+        // Only requests that are refused before the first snapshot see ids under this key.
+        let _ = getrandom::fill(&mut key);
+        let routes = Routes { aliases: HashMap::new(), request_ids: RequestIds::new(&key) };
+        Self {
+            keys: ArcSwap::default(),
+            applications: DashMap::new(),
+            routes: ArcSwap::from_pointee(routes),
+            revision: AtomicU64::new(1),
+            ready: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
+            key_count: AtomicUsize::new(0),
+        }
+    }
+
+    /// Changes whenever anything in the tables does.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Whether a snapshot has been applied.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// The registry's generation that the tables stand for.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// How many keys there are.
+    pub fn key_count(&self) -> usize {
+        self.key_count.load(Ordering::Relaxed)
+    }
+
+    /// Who `digest` is the key of.
+    pub fn caller(&self, digest: &KeyDigest) -> Option<Caller> {
+        let entry = self.keys.load().get(digest)?.clone();
+        let inherited = || self.applications.get(&entry.application).map(|allow| allow.clone());
+        Some(Caller {
+            attribution: entry.attribution,
+            not_after_ms: entry.not_after_ms,
+            allow: entry.allow.or_else(inherited).unwrap_or_default(),
+        })
+    }
+
+    /// What requests are routed by, now.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<&Key> for KeyEntry {
+    fn from(key: &Key) -> Self {
+        Self {
+            application: key.application,
+            attribution: key.attribution,
+            not_after_ms: key.not_after_ms,
+            allow: key.allow.clone().map(Arc::new),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Applying snapshots, deltas and revocations; the only writer of the tables.
+//!
+//! It owns what the tables are derived from. A snapshot is built beside them and swapped in. Tombstones (digests of
+//! keys that are gone) outlive everything, also a registry that was restored from a backup.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wire::id::{AliasId, DeploymentId, Generation, KeyDigest, RegistryId};
+use wire::request_id::RequestIds;
+use wire::table::{Alias, Change, Deployment, Settings};
+
+use crate::config::Credential;
+use crate::log::{self, Entry};
+use crate::tables::{AliasRoute, KeyEntry, Keys, Routes, Tables};
+use crate::upstream::target::Upstream;
+
+/// Writes the tables.
+pub struct TableWriter {
+    tables: Arc<Tables>,
+    credentials: HashMap<String, Credential>,
+    source: Source,
+    tombstones: HashSet<KeyDigest>,
+    upstreams: HashMap<DeploymentId, Arc<Upstream>>,
+    registry: RegistryId,
+    generation: Generation,
+}
+
+/// What the routes are derived from, and, while a snapshot is being received, its keys.
+#[derive(Default)]
+struct Source {
+    settings: Option<Settings>,
+    aliases: BTreeMap<AliasId, Alias>,
+    deployments: BTreeMap<DeploymentId, Deployment>,
+}
+
+/// A snapshot on its way.
+pub struct Incoming {
+    registry: RegistryId,
+    generation: Generation,
+    keys: Keys,
+    applications: Vec<wire::table::Application>,
+    source: Source,
+    changes: u64,
+}
+
+impl Incoming {
+    /// Begins a snapshot.
+    #[must_use]
+    pub fn new(registry: RegistryId, generation: Generation) -> Self {
+        Self {
+            registry,
+            generation,
+            keys: Keys::default(),
+            applications: Vec::new(),
+            source: Source::default(),
+            changes: 0,
+        }
+    }
+
+    /// Adds a part.
+    pub fn add(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.changes += 1;
+            match change {
+                Change::Key(key) => {
+                    self.keys.insert(key.digest, KeyEntry::from(&key));
+                }
+                Change::Application(application) => self.applications.push(application),
+                other => self.source.apply(other),
+            }
+        }
+    }
+
+    /// How many changes there were.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+}
+
+impl TableWriter {
+    /// Writes `tables`, which are empty.
+    #[must_use]
+    pub fn new(tables: Arc<Tables>, credentials: HashMap<String, Credential>) -> Self {
+        Self {
+            tables,
+            credentials,
+            source: Source::default(),
+            tombstones: HashSet::new(),
+            upstreams: HashMap::new(),
+            registry: RegistryId(0),
+            generation: Generation(0),
+        }
+    }
+
+    /// The registry and the generation that the tables stand for.
+    #[must_use]
+    pub fn position(&self) -> (RegistryId, Generation) {
+        (self.registry, self.generation)
+    }
+
+    /// The keys that can never come back.
+    pub fn tombstones(&self) -> impl Iterator<Item = KeyDigest> + '_ {
+        self.tombstones.iter().copied()
+    }
+
+    /// Puts a complete snapshot in the place of everything.
+    pub fn replace(&mut self, incoming: Incoming) {
+        for digest in &self.tombstones {
+            incoming.keys.remove(digest);
+        }
+        self.tables.key_count.store(incoming.keys.len(), Ordering::Relaxed);
+        self.tables.keys.store(Arc::new(incoming.keys));
+        let kept: HashSet<_> = incoming.applications.iter().map(|application| application.id).collect();
+        for application in incoming.applications {
+            self.tables.applications.insert(application.id, Arc::new(application.allow));
+        }
+        self.tables.applications.retain(|id, _| kept.contains(id));
+        self.source = incoming.source;
+        self.rebuild_routes();
+        self.stand_at(incoming.registry, incoming.generation);
+        self.tables.ready.store(true, Ordering::Release);
+    }
+
+    /// Applies a delta. False where it builds on a generation that is not here yet: changes are missing.
+    pub fn apply(&mut self, from: Generation, to: Generation, changes: Vec<Change>) -> bool {
+        if from > self.generation {
+            return false;
+        }
+        if to <= self.generation {
+            return true;
+        }
+        let mut routes_changed = false;
+        for change in changes {
+            routes_changed |= self.apply_one(change);
+        }
+        if routes_changed {
+            self.rebuild_routes();
+        }
+        self.stand_at(self.registry, to);
+        true
+    }
+
+    /// True where the routes must be built anew.
+    fn apply_one(&mut self, change: Change) -> bool {
+        match change {
+            Change::Key(key) if self.tombstones.contains(&key.digest) => false,
+            Change::Key(key) => {
+                let keys = self.tables.keys.load();
+                keys.insert(key.digest, KeyEntry::from(&key));
+                self.tables.key_count.store(keys.len(), Ordering::Relaxed);
+                false
+            }
+            Change::NoKey(digest) => {
+                self.bury(digest);
+                false
+            }
+            Change::Application(application) => {
+                self.tables.applications.insert(application.id, Arc::new(application.allow));
+                false
+            }
+            Change::NoApplication(id) => {
+                self.tables.applications.remove(&id);
+                false
+            }
+            other => {
+                self.source.apply(other);
+                true
+            }
+        }
+    }
+
+    /// Makes keys unusable, for ever.
+    pub fn revoke(&mut self, digests: &[KeyDigest]) {
+        digests.iter().for_each(|digest| self.bury(*digest));
+        self.tables.revision.fetch_add(1, Ordering::Release);
+    }
+
+    fn bury(&mut self, digest: KeyDigest) {
+        self.tombstones.insert(digest);
+        let keys = self.tables.keys.load();
+        keys.remove(&digest);
+        self.tables.key_count.store(keys.len(), Ordering::Relaxed);
+    }
+
+    fn stand_at(&mut self, registry: RegistryId, generation: Generation) {
+        (self.registry, self.generation) = (registry, generation);
+        self.tables.generation.store(generation.0, Ordering::Relaxed);
+        self.tables.revision.fetch_add(1, Ordering::Release);
+    }
+
+    fn rebuild_routes(&mut self) {
+        let mut upstreams = HashMap::new();
+        for (id, spec) in &self.source.deployments {
+            let before = self.upstreams.get(id);
+            if let Some(same) = before.filter(|before| before.spec == *spec) {
+                upstreams.insert(*id, same.clone());
+                continue;
+            }
+            let credential = self.credentials.get(&spec.credential);
+            match Upstream::new(spec.clone(), credential, before.map(AsRef::as_ref)) {
+                Ok(upstream) => {
+                    upstream.target.look_up_soon();
+                    upstreams.insert(*id, Arc::new(upstream));
+                }
+                Err(problem) => log::log(&Entry::Deployment { name: &spec.name, problem: &problem }),
+            }
+        }
+        self.upstreams = upstreams;
+        let route = |alias: &Alias| AliasRoute {
+            id: alias.id,
+            name: alias.name.clone(),
+            created_s: alias.created_s,
+            upstreams: alias.deployments.iter().filter_map(|id| self.upstreams.get(id).cloned()).collect(),
+        };
+        let aliases =
+            self.source.aliases.values().map(|alias| (alias.name.clone(), Arc::new(route(alias)))).collect();
+        let request_ids = match &self.source.settings {
+            Some(settings) => RequestIds::new(&settings.request_id_key),
+            None => self.tables.routes().request_ids.clone(),
+        };
+        self.tables.routes.store(Arc::new(Routes { aliases, request_ids }));
+    }
+}
+
+impl Source {
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Settings(settings) => self.settings = Some(settings),
+            Change::Alias(alias) => {
+                self.aliases.insert(alias.id, alias);
+            }
+            Change::NoAlias(id) => {
+                self.aliases.remove(&id);
+            }
+            Change::Deployment(deployment) => {
+                self.deployments.insert(deployment.id, deployment);
+            }
+            Change::NoDeployment(id) => {
+                self.deployments.remove(&id);
+            }
+            Change::Key(_) | Change::NoKey(_) | Change::Application(_) | Change::NoApplication(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

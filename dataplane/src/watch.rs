@@ -1,0 +1,255 @@
+//! One sweep per worker instead of a timer and a pending read for each operation.
+//!
+//! A connection has one entry: when what it does now must be done, and, while it waits for an upstream, the client's
+//! socket, so that a client that leaves is noticed. The worker sweeps all entries every 50 ms; what is due is woken
+//! with the reason. `Watch::run` is how an operation is put under it. The operation is dropped then, and by the rules
+//! of `runtime` its connection with it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::os::fd::RawFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::sys::HangupPoll;
+
+/// How often a worker sweeps: how late a deadline or a departure may be noticed.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Why an operation was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fired {
+    /// Its time was over.
+    Deadline,
+    /// The client closed its connection.
+    ClientLeft,
+    /// The process is ending, and nothing was going on.
+    Draining,
+}
+
+struct Entry {
+    deadline_ms: u64,
+    client: RawFd,
+    idle: bool,
+    fired: Option<Fired>,
+    waker: Option<Waker>,
+}
+
+const NEVER: u64 = u64::MAX;
+const NO_CLIENT: RawFd = -1;
+
+/// All entries of a worker.
+pub struct Watches {
+    began: Instant,
+    now_ms: Cell<u64>,
+    entries: RefCell<Vec<Option<Entry>>>,
+    free: RefCell<Vec<usize>>,
+    poll: RefCell<HangupPoll>,
+    live: Cell<usize>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            now_ms: Cell::new(0),
+            entries: RefCell::default(),
+            free: RefCell::default(),
+            poll: RefCell::default(),
+            live: Cell::new(0),
+        }
+    }
+}
+
+impl Watches {
+    /// Makes an entry.
+    pub fn add(self: &Rc<Self>) -> Watch {
+        let entry = Entry { deadline_ms: NEVER, client: NO_CLIENT, idle: false, fired: None, waker: None };
+        let mut entries = self.entries.borrow_mut();
+        let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            entries.push(None);
+            entries.len() - 1
+        });
+        entries[index] = Some(entry);
+        self.live.set(self.live.get() + 1);
+        Watch { watches: self.clone(), index }
+    }
+
+    /// How many entries there are: the worker's connections.
+    pub fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// Coarse monotonic time in milliseconds, as of the last sweep.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
+    /// Wakes what is due, and whose client has left; where the process is ending, also what is idle.
+    pub fn sweep(&self, draining: bool) {
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(NEVER - 1);
+        self.now_ms.set(now_ms);
+        let mut poll = self.poll.borrow_mut();
+        poll.clear();
+        let mut woken = Vec::new();
+        for (index, entry) in self.entries.borrow_mut().iter_mut().enumerate() {
+            let Some(entry) = entry else { continue };
+            if entry.deadline_ms <= now_ms {
+                woken.extend(entry.fire(Fired::Deadline));
+            } else if draining && entry.idle {
+                woken.extend(entry.fire(Fired::Draining));
+            } else if entry.client != NO_CLIENT {
+                poll.add(entry.client, index);
+            }
+        }
+        for index in poll.gone() {
+            if let Some(entry) = &mut self.entries.borrow_mut()[index] {
+                woken.extend(entry.fire(Fired::ClientLeft));
+            }
+        }
+        // Only now: a woken task may add and drop entries.
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Entry {
+    fn fire(&mut self, why: Fired) -> Option<Waker> {
+        self.fired = Some(why);
+        self.deadline_ms = NEVER;
+        self.waker.take()
+    }
+}
+
+/// A connection's entry.
+pub struct Watch {
+    watches: Rc<Watches>,
+    index: usize,
+}
+
+impl Watch {
+    fn entry<T>(&self, with: impl FnOnce(&mut Entry) -> T) -> T {
+        let mut entries = self.watches.entries.borrow_mut();
+        with(entries[self.index].as_mut().expect("an entry lives as long as its watch"))
+    }
+
+    /// Runs `operation` for at most `limit`, unless it is given up for another reason first.
+    pub async fn run<F: Future>(&self, limit: Duration, operation: F) -> Result<F::Output, Fired> {
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(NEVER);
+        // One sweep more than asked for, since the coarse clock may be that much behind.
+        let deadline_ms =
+            self.watches.now_ms.get().saturating_add(limit_ms).saturating_add(SWEEP_INTERVAL.as_millis() as u64);
+        let mut operation = pin!(operation);
+        let mut begun = false;
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(done) = operation.as_mut().poll(context) {
+                return Poll::Ready(Ok(done));
+            }
+            self.entry(|entry| {
+                if !begun {
+                    begun = true;
+                    entry.deadline_ms = deadline_ms;
+                    // The operation before may have ended in the moment when its time was over.
+                    entry.fired = entry.fired.filter(|why| *why != Fired::Deadline);
+                }
+                if let Some(why) = entry.fired.take() {
+                    return Poll::Ready(Err(why));
+                }
+                if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                    entry.waker = Some(context.waker().clone());
+                }
+                Poll::Pending
+            })
+        })
+        .await
+    }
+
+    /// From now on `run` also ends when the client behind `fd` has left.
+    pub fn watch_client(&self, fd: RawFd) {
+        self.entry(|entry| entry.client = fd);
+    }
+
+    /// The client may leave unnoticed again.
+    pub fn ignore_client(&self) {
+        self.entry(|entry| {
+            entry.client = NO_CLIENT;
+            if entry.fired == Some(Fired::ClientLeft) {
+                entry.fired = None;
+            }
+        });
+    }
+
+    /// Whether nothing is going on, so that the process may end this connection when it ends itself.
+    pub fn set_idle(&self, idle: bool) {
+        self.entry(|entry| entry.idle = idle);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.watches.entries.borrow_mut()[self.index] = None;
+        self.watches.free.borrow_mut().push(self.index);
+        self.watches.live.set(self.watches.live.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime;
+    use std::os::fd::AsRawFd;
+
+    fn sweeping<T>(test: impl Future<Output = T>, watches: &Rc<Watches>) -> T {
+        runtime::block_on(async {
+            let mut test = pin!(test);
+            loop {
+                watches.sweep(false);
+                if let Some(done) = runtime::timeout(Duration::from_millis(5), test.as_mut()).await {
+                    return done;
+                }
+            }
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn an_operation_is_given_up_when_its_time_is_over() {
+        let watches = Rc::new(Watches::default());
+        let watch = watches.add();
+        let forever = std::future::pending::<()>();
+        let got = sweeping(watch.run(Duration::from_millis(20), forever), &watches);
+        assert_eq!(got, Err(Fired::Deadline));
+    }
+
+    #[test]
+    fn what_is_done_in_time_is_done_and_leaves_no_deadline_behind() {
+        let watches = Rc::new(Watches::default());
+        let watch = watches.add();
+        let got = sweeping(
+            async {
+                let first = watch.run(Duration::from_millis(1), async { 7 }).await;
+                watch.run(Duration::from_secs(60), runtime::sleep(Duration::from_millis(120))).await.unwrap();
+                first
+            },
+            &watches,
+        );
+        assert_eq!(got, Ok(7));
+    }
+
+    #[test]
+    fn a_client_that_leaves_ends_the_wait() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = listener.accept().unwrap().0;
+        let watches = Rc::new(Watches::default());
+        let watch = watches.add();
+        watch.watch_client(server.as_raw_fd());
+        drop(client);
+        let got = sweeping(watch.run(Duration::from_secs(60), std::future::pending::<()>()), &watches);
+        assert_eq!(got, Err(Fired::ClientLeft));
+        assert_eq!(watches.live(), 1);
+        drop(watch);
+        assert_eq!(watches.live(), 0);
+    }
+}

@@ -1,0 +1,244 @@
+//! A worker: one thread, one core, one ring, and everything that its connections share.
+//!
+//! Nothing here can block: what other threads also touch are atomics, the tables (a DashMap shard's lock on a miss of
+//! the worker's own cache), and channels that are never full.
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener as StdListener;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+use wire::id::{BootId, EventSeq};
+use wire::request_id::REQUEST_ID_BYTES;
+
+use crate::auth::AuthCache;
+use crate::config::Limits;
+use crate::log::{self, Entry};
+use crate::metrics::{self, Counters};
+use crate::net::{BufferPool, Stream};
+use crate::relay::{HEADROOM, READ_BYTES, TAILROOM};
+use crate::route::Balance;
+use crate::runtime::{self, RingRefused, TcpListener};
+use crate::serve;
+use crate::slots::pool::SlotPool;
+use crate::spool;
+use crate::sys;
+use crate::tables::{Routes, Tables};
+use crate::upstream::pool::UpstreamPool;
+use crate::watch::{SWEEP_INTERVAL, Watches};
+
+/// How many buffers a worker keeps.
+const BUFFERS_KEPT: usize = 1024;
+/// How long accepting rests after it failed: descriptors run out for longer than a moment.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What all workers share with the rest of the process.
+pub struct Shared {
+    /// What is known of the registry.
+    pub tables: Arc<Tables>,
+    /// Settings of TLS towards upstreams.
+    pub tls: Arc<ClientConfig>,
+    /// Limits.
+    pub limits: Limits,
+    /// Bytes of bodies that are held.
+    pub bodies: BodyBudget,
+    /// How the usage pipeline does.
+    pub usage: spool::Watch,
+    /// The process was told to end.
+    pub draining: AtomicBool,
+    /// This process.
+    pub boot: BootId,
+}
+
+/// Bytes of bodies that all workers hold, against their limit.
+pub struct BodyBudget {
+    held: AtomicUsize,
+    max: usize,
+}
+
+impl BodyBudget {
+    /// Allows `max` bytes at once.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { held: AtomicUsize::new(0), max }
+    }
+
+    /// Takes `bytes`, if they are to be had.
+    pub fn take(&self, bytes: usize) -> bool {
+        if self.held.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.max {
+            return true;
+        }
+        self.give(bytes);
+        false
+    }
+
+    /// Gives `bytes` back.
+    pub fn give(&self, bytes: usize) {
+        if bytes > 0 {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// How many are held.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+/// A worker.
+pub struct Worker {
+    shared: Arc<Shared>,
+    index: u16,
+    /// What it has looked up.
+    pub cache: AuthCache,
+    /// Its slots.
+    pub slots: RefCell<SlotPool>,
+    /// Its connections.
+    pub watches: Rc<Watches>,
+    /// Its free buffers.
+    pub buffers: BufferPool,
+    /// Its idle upstream connections.
+    pub upstreams: UpstreamPool,
+    /// Its view of the deployments.
+    pub balance: Balance,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    seen: RefCell<(u64, Arc<Routes>)>,
+    refused: Cell<u64>,
+}
+
+impl std::ops::Deref for Worker {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Worker {
+    /// Makes worker `index`; on its own thread.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, index: u16, slots: SlotPool, counters: Arc<Counters>) -> Self {
+        // The revision before what it stands for: if it moves in between, the next request looks again.
+        let seen = (shared.tables.revision(), shared.tables.routes());
+        Self {
+            balance: Balance::new(shared.boot.0.rotate_left(u32::from(index)) ^ u64::from(index)),
+            shared,
+            index,
+            cache: AuthCache::default(),
+            slots: RefCell::new(slots),
+            watches: Rc::default(),
+            buffers: BufferPool::new(HEADROOM + READ_BYTES + TAILROOM, BUFFERS_KEPT),
+            upstreams: UpstreamPool::default(),
+            counters,
+            seen: RefCell::new(seen),
+            refused: Cell::new(0),
+        }
+    }
+
+    /// Forgets what was looked up if the tables have changed since.
+    pub fn catch_up(&self) {
+        let revision = self.tables.revision();
+        let mut seen = self.seen.borrow_mut();
+        if seen.0 != revision {
+            self.cache.clear();
+            *seen = (revision, self.tables.routes());
+        }
+    }
+
+    /// What requests are routed by, as of the last `catch_up`.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.seen.borrow().1.clone()
+    }
+
+    /// Whether the process was told to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether usage can't be written at present.
+    pub fn spool_full(&self) -> bool {
+        self.usage.is_full()
+    }
+
+    /// An id for a request that is not admitted.
+    pub fn refused_request_id(&self) -> [u8; REQUEST_ID_BYTES] {
+        let count = self.refused.get();
+        self.refused.set(count + 1);
+        self.routes().request_ids.text(self.boot, EventSeq::not_admitted(self.index, count))
+    }
+}
+
+/// Serves `listener` on this thread until the process was told to end and the last stream is over, or its time is.
+pub fn run(worker: Worker, listener: StdListener) -> Result<(), RingRefused> {
+    runtime::block_on(async move {
+        let worker = Rc::new(worker);
+        let fd = listener.as_raw_fd();
+        let accepting = Rc::new(Cell::new(true));
+        match TcpListener::from_std(listener) {
+            Ok(listener) => drop(monoio::spawn(accept(listener, worker.clone(), accepting.clone()))),
+            Err(error) => log::log(&Entry::Accept(&error)),
+        }
+        let mut draining_since: Option<Instant> = None;
+        loop {
+            runtime::sleep(SWEEP_INTERVAL).await;
+            let draining = worker.is_draining();
+            worker.watches.sweep(draining);
+            worker.upstreams.sweep(worker.watches.now_ms());
+            if !draining {
+                continue;
+            }
+            let since = *draining_since.get_or_insert_with(|| {
+                // Ends the pending accept, which must not be dropped.
+                sys::shutdown(fd);
+                Instant::now()
+            });
+            let over = since.elapsed() > worker.limits.drain;
+            if over || (!accepting.get() && worker.watches.live() == 0) {
+                return;
+            }
+        }
+    })
+}
+
+async fn accept(listener: TcpListener, worker: Rc<Worker>, accepting: Rc<Cell<bool>>) {
+    loop {
+        match listener.accept().await {
+            _ if worker.is_draining() => break,
+            // The peer's address is dropped unseen.
+            Ok((tcp, _)) => open(tcp, &worker),
+            Err(error) => {
+                log::log(&Entry::Accept(&error));
+                runtime::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    accepting.set(false);
+}
+
+fn open(tcp: runtime::TcpStream, worker: &Rc<Worker>) {
+    metrics::add(&worker.counters.connections_accepted, 1);
+    if worker.watches.live() >= worker.limits.connections_per_worker || tcp.set_nodelay(true).is_err() {
+        // Closed at once, without a word: an answer would take what there is none of.
+        metrics::add(&worker.counters.connections_refused, 1);
+        metrics::add(&worker.counters.connections_closed, 1);
+        return;
+    }
+    let (serving, told) = (worker.clone(), worker.counters.clone());
+    runtime::spawn_guarded(
+        async move {
+            let counters = serving.counters.clone();
+            serve::connection(Stream::Plain(tcp), serving).await;
+            metrics::add(&counters.connections_closed, 1);
+        },
+        move || {
+            log::log(&Entry::Panicked);
+            metrics::add(&told.panics, 1);
+            metrics::add(&told.connections_closed, 1);
+        },
+    );
+}

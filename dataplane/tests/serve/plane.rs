@@ -1,0 +1,407 @@
+//! A data plane process on a snapshot made by hand, and an upstream that a test scripts. No control plane runs.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dataplane::tables::disk::TableStore;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use wire::event::UsageEvent;
+use wire::frame::Frame;
+use wire::id::{
+    AliasId, ApplicationId, AttributionId, DeploymentId, Generation, KeyDigest, KeyId, RegistryId,
+};
+use wire::record::{Record, SEGMENT_HEADER_BYTES, Step, next};
+use wire::table::{Alias, Allow, Application, Change, Deployment, Dialect, Key, OnDisconnect, Settings};
+
+/// How long a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A well-formed key; `number` tells it from others.
+pub fn key(number: u8) -> String {
+    let text = format!("sk-lt-Test000{}-{}", number, "k".repeat(43));
+    let check = wire::key_format::check_digits(text.as_bytes());
+    text + std::str::from_utf8(&check).unwrap()
+}
+
+/// A key whose application may use everything.
+pub const GOOD: u8 = 1;
+/// A key that expired long ago.
+pub const EXPIRED: u8 = 2;
+/// A key that may use nothing.
+pub const BARRED: u8 = 3;
+/// A key that the snapshot does not have.
+pub const UNKNOWN: u8 = 4;
+
+/// A running data plane.
+pub struct Plane {
+    process: Child,
+    /// Where clients connect.
+    pub http: SocketAddr,
+    /// Where health and metrics are.
+    pub ops: SocketAddr,
+    dir: TempDir,
+}
+
+/// What an alias's deployment looks like, apart from where it is.
+pub fn deployment(id: u32, upstream: SocketAddr) -> Deployment {
+    Deployment {
+        id: DeploymentId(id),
+        name: format!("deployment-{id}"),
+        base_url: format!("http://{upstream}/v1"),
+        dialect: Dialect::Openai,
+        upstream_model: "upstream-model".into(),
+        credential: String::new(),
+        api_version: String::new(),
+        weight: 1,
+        on_disconnect: OnDisconnect::Cancel,
+        replay_safe: false,
+        connect_timeout_ms: 500,
+        first_byte_timeout_ms: 2_000,
+        idle_timeout_ms: 2_000,
+    }
+}
+
+impl Plane {
+    /// Starts with alias `fast` on `deployments`.
+    pub fn start(deployments: Vec<Deployment>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_snapshot(&dir, deployments);
+        let config = dir.path().join("dataplane.toml");
+        let data = dir.path().join("data");
+        let text = format!(
+            "data_dir = '{}'\nruntime_dir = '{}'\nworkers = 2\n[http]\nlisten = '127.0.0.1:0'\n\
+             [ops]\nlisten = '127.0.0.1:0'\n[control]\nsocket = '{}'\n\
+             [limits]\nexchanges = 1024\nbody_mib = 1\n[usage]\nsync = 'always'\n",
+            data.display(),
+            dir.path().join("run").display(),
+            dir.path().join("nobody.sock").display(),
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_liutong-dataplane"))
+            .args(["--config".as_ref(), config.as_os_str()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("listening on")).unwrap();
+        // Whoever writes to stderr must find it read.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+        let addresses: Vec<SocketAddr> =
+            line.split([' ', ';']).filter_map(|word| word.parse().ok()).collect();
+        Self { process, http: addresses[0], ops: addresses[1], dir }
+    }
+
+    /// Connects as a client.
+    pub fn connect(&self) -> Peer {
+        Peer::new(TcpStream::connect(self.http).unwrap())
+    }
+
+    /// Sends one request on a connection of its own, and reads the answer.
+    pub fn ask(&self, request: &[u8]) -> Answer {
+        let mut peer = self.connect();
+        peer.send(request);
+        peer.answer()
+    }
+
+    /// Waits until `count` usage events are in the spool, and gives them in the order of their numbers.
+    pub fn usage(&self, count: usize) -> Vec<UsageEvent> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let mut events = self.spooled();
+            if events.len() >= count || Instant::now() > end {
+                assert_eq!(events.len(), count, "{events:?}");
+                events.sort_by_key(|event| (event.ts_ms, event.seq));
+                return events;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn spooled(&self) -> Vec<UsageEvent> {
+        let mut events = Vec::new();
+        for segment in files_below(&self.dir.path().join("data/spool")) {
+            let Some("seg") = segment.extension().and_then(|e| e.to_str()) else { continue };
+            let bytes = std::fs::read(&segment).unwrap();
+            let mut at = SEGMENT_HEADER_BYTES;
+            while let Step::Record { record, next, .. } = next(&bytes, at) {
+                at = next;
+                if let Record::Event(event) = record {
+                    events.push(event);
+                }
+            }
+        }
+        events
+    }
+
+    /// Every file that the data plane has written.
+    pub fn files(&self) -> Vec<PathBuf> {
+        files_below(&self.dir.path().join("data"))
+    }
+
+    /// What the ops listener says at `path`.
+    pub fn ops(&self, path: &str) -> Answer {
+        let mut peer = Peer::new(TcpStream::connect(self.ops).unwrap());
+        peer.send(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
+        peer.answer()
+    }
+
+    /// Ends it in order, and tells how it ended.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        let pid = self.process.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .flat_map(|entry| match entry.path() {
+            path if path.is_dir() => files_below(&path),
+            path => vec![path],
+        })
+        .collect()
+}
+
+fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
+    let entry = |number: u8, not_after_ms, allow| {
+        Change::Key(Key {
+            digest: KeyDigest(Sha256::digest(key(number)).into()),
+            id: KeyId(number.into()),
+            application: ApplicationId(1),
+            attribution: AttributionId(number.into()),
+            not_after_ms,
+            allow,
+        })
+    };
+    let mut changes = vec![
+        Change::Settings(Settings { request_id_key: [7; 16] }),
+        Change::Application(Application { id: ApplicationId(1), allow: Allow::All }),
+        entry(GOOD, 0, None),
+        entry(EXPIRED, 1_000, None),
+        entry(BARRED, 0, Some(Allow::Nothing)),
+        Change::Alias(Alias {
+            id: AliasId(9),
+            name: "fast".into(),
+            created_s: 1_700_000_000,
+            deployments: deployments.iter().map(|deployment| deployment.id).collect(),
+        }),
+    ];
+    changes.extend(deployments.into_iter().map(Change::Deployment));
+    let mut store = TableStore::open(&dir.path().join("data/tables")).unwrap();
+    let mut file = store.begin().unwrap();
+    let count = changes.len() as u64;
+    for frame in [
+        Frame::SnapshotBegin { registry: RegistryId(1), generation: Generation(1) },
+        Frame::SnapshotPart(changes),
+        Frame::SnapshotEnd { generation: Generation(1), changes: count },
+    ] {
+        file.add(&frame).unwrap();
+    }
+    store.finish(file).unwrap();
+}
+
+/// An upstream: for each request that arrives (head and body, as text) `script` writes to its connection; false
+/// closes it.
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How many requests it got.
+    pub requests: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    /// Starts one on a thread for each connection.
+    pub fn start(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, requests) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let (script, counted) = (Arc::new(script), requests.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (script, counted) = (script.clone(), counted.clone());
+                std::thread::spawn(move || {
+                    let mut peer = Peer::new(stream);
+                    while let Some(request) = peer.message() {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        if !script(&request, &mut peer.stream) {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, requests }
+    }
+
+    /// One that gives every request the same bytes.
+    pub fn fixed(bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        Self::start(move |_, stream| stream.write_all(&bytes).is_ok())
+    }
+}
+
+/// One end of a connection.
+pub struct Peer {
+    /// The socket.
+    pub stream: TcpStream,
+    read: Vec<u8>,
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The head, in lower case.
+    pub head: String,
+    /// The body without its framing.
+    pub body: Vec<u8>,
+    /// Whether the body ended as its framing says.
+    pub whole: bool,
+}
+
+impl Answer {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// `error.code`.
+    pub fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or("null").to_owned()
+    }
+}
+
+impl Peer {
+    /// Takes a connected socket.
+    pub fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, read: Vec::new() }
+    }
+
+    /// Sends bytes; that the other end may have closed is for the reading to find out.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Reads more; false at the end.
+    pub fn more(&mut self) -> bool {
+        let mut piece = [0; 65536];
+        match self.stream.read(&mut piece) {
+            Ok(len @ 1..) => {
+                self.read.extend_from_slice(&piece[..len]);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What has been read and not taken.
+    pub fn unread(&self) -> &[u8] {
+        &self.read
+    }
+
+    fn head(&mut self) -> Option<String> {
+        let end = loop {
+            if let Some(at) = self.read.windows(4).position(|end| end == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if !self.more() {
+                return None;
+            }
+        };
+        Some(String::from_utf8_lossy(&self.read.drain(..end).collect::<Vec<_>>()).into_owned())
+    }
+
+    fn take(&mut self, len: usize) -> Option<Vec<u8>> {
+        while self.read.len() < len {
+            if !self.more() {
+                return None;
+            }
+        }
+        Some(self.read.drain(..len).collect())
+    }
+
+    /// Reads a request with a length, head and body.
+    fn message(&mut self) -> Option<String> {
+        let head = self.head()?;
+        let len = head.to_lowercase().lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
+        let body = self.take(len.unwrap_or(0))?;
+        Some(head + &String::from_utf8_lossy(&body))
+    }
+
+    /// Reads an answer.
+    pub fn answer(&mut self) -> Answer {
+        let head = self.head().expect("an answer's head").to_lowercase();
+        let status = head[9..12].parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new(), whole: true };
+        if let Some(len) = answer.header("content-length") {
+            let len = len.parse().unwrap();
+            match self.take(len) {
+                Some(body) => answer.body = body,
+                None => (answer.body, answer.whole) = (std::mem::take(&mut self.read), false),
+            }
+        } else if answer.header("transfer-encoding") == Some("chunked") {
+            answer.whole = self.chunks(&mut answer.body).is_some();
+        } else if status >= 200 {
+            while self.more() {}
+            answer.body = std::mem::take(&mut self.read);
+        }
+        answer
+    }
+
+    fn chunks(&mut self, body: &mut Vec<u8>) -> Option<()> {
+        loop {
+            let size = loop {
+                if let Some(at) = self.read.windows(2).position(|end| end == b"\r\n") {
+                    let line: Vec<u8> = self.read.drain(..at + 2).collect();
+                    break usize::from_str_radix(std::str::from_utf8(&line[..at]).unwrap(), 16).unwrap();
+                }
+                if !self.more() {
+                    return None;
+                }
+            };
+            let chunk = self.take(size + 2)?;
+            assert_eq!(&chunk[size..], b"\r\n");
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                return Some(());
+            }
+        }
+    }
+}
+
+/// A POST of JSON with the good key.
+pub fn post(path: &str, body: &str) -> Vec<u8> {
+    post_as(&key(GOOD), path, body)
+}
+
+/// A POST of JSON with any key.
+pub fn post_as(key: &str, path: &str, body: &str) -> Vec<u8> {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
