@@ -15,5 +15,7 @@ pub mod id;
 pub mod record;
 /// The number behind `x-request-id`.
 pub mod request_id;
+/// Walking a segment: records, damage, torn tail.
+pub mod segment_scan;
 /// What the data plane knows of the registry: keys, applications, aliases, deployments, settings; and changes of them.
 pub mod table;
