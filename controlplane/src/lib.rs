@@ -1,1 +1,22 @@
-//! The control plane.
+//! The control plane: the truth about who may use what, and the way of usage events into ClickHouse.
+//!
+//! It may be down without clients noticing: data planes go on with what they have. In reading order.
+
+/// What the configuration file may say, and what it means.
+pub mod config;
+/// Making of keys.
+pub mod keys;
+/// Organizations, teams, applications, keys, aliases, deployments: the truth about them.
+pub mod registry;
+/// Bringing changes to the data planes, and revocation with a receipt.
+pub mod publish;
+/// The socket that data planes connect to.
+pub mod sync;
+/// Batches of usage events on their way into ClickHouse.
+pub mod ingest;
+/// Everything that talks to ClickHouse, and the embedded one.
+pub mod clickhouse;
+/// The admin API.
+pub mod admin;
+/// The process: starts all of it, and stops it in order.
+pub mod run;
