@@ -156,7 +156,9 @@ impl Client {
             if !continued {
                 continued = true;
                 let interim = head_write::CONTINUE.to_vec();
-                self.write(interim, 0..head_write::CONTINUE.len()).await.map_err(|Gone| Failure::ClientLeft)?;
+                self.write(interim, 0..head_write::CONTINUE.len())
+                    .await
+                    .map_err(|Gone| Failure::ClientLeft)?;
             }
             let allowed = BODY_LIMIT + Duration::from_secs(((body_end - start) / BODY_RATE_MIN) as u64);
             let limit = allowed.saturating_sub(began.elapsed());

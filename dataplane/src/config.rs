@@ -276,7 +276,10 @@ mod tests {
             (format!("workers = 0\n{LEAST}"), "workers: 0 is not between 1 and 1024"),
             (format!("{LEAST}[usage]\nsync = 'often'\n"), "usage.sync: is none of always, interval, never"),
             (format!("{LEAST}[credentials.A]\nhosts = ['h:1']\n"), "give either env"),
-            (format!("{LEAST}[credentials.A]\nenv = 'LIUTONG_NOT_SET'\nhosts = ['h:1']\n"), "LIUTONG_NOT_SET"),
+            (
+                format!("{LEAST}[credentials.A]\nenv = 'LIUTONG_NOT_SET'\nhosts = ['h:1']\n"),
+                "LIUTONG_NOT_SET",
+            ),
             (format!("{LEAST}[credentials.A]\nsecret = 's'\nhosts = ['h:1']\n"), "unknown field `secret`"),
             (format!("colour = 1\n{LEAST}"), "line 1: unknown field `colour`"),
         ];

@@ -171,7 +171,8 @@ impl RequestError {
         match self {
             Self::Head(error) => head_reply(*error),
             Self::BodyFraming => {
-                Reply::new(400, INVALID, "invalid_request", "The framing of the request body is malformed.").closing()
+                Reply::new(400, INVALID, "invalid_request", "The framing of the request body is malformed.")
+                    .closing()
             }
             Self::Slow => {
                 Reply::new(408, INVALID, "request_timeout", "The request was not received in time.").closing()
@@ -200,15 +201,21 @@ impl RequestError {
                 "invalid_api_key",
                 "The API key is not valid. Ask your administrator for a new one.",
             ),
-            Self::Endpoint => {
-                Reply::new(404, INVALID, "unsupported_endpoint", "This endpoint is not served by the gateway.")
-            }
+            Self::Endpoint => Reply::new(
+                404,
+                INVALID,
+                "unsupported_endpoint",
+                "This endpoint is not served by the gateway.",
+            ),
             Self::Method("GET") => method_reply("allow: GET\r\n"),
             Self::Method(_) => method_reply("allow: POST\r\n"),
-            Self::BodyTooLarge(_) => {
-                Reply::new(413, INVALID, "request_too_large", "The request body is larger than the gateway's limit.")
-                    .closing()
-            }
+            Self::BodyTooLarge(_) => Reply::new(
+                413,
+                INVALID,
+                "request_too_large",
+                "The request body is larger than the gateway's limit.",
+            )
+            .closing(),
             Self::Body(error) => body_reply(*error),
             Self::Model => Reply::new(
                 404,
@@ -224,10 +231,13 @@ impl RequestError {
                 "The model in the path differs from the model in the body.",
             )
             .about("model"),
-            Self::Unavailable => {
-                Reply::new(503, SERVER, "upstream_unavailable", "No server for this model is reachable. Try again.")
-                    .with(RETRY_SOON)
-            }
+            Self::Unavailable => Reply::new(
+                503,
+                SERVER,
+                "upstream_unavailable",
+                "No server for this model is reachable. Try again.",
+            )
+            .with(RETRY_SOON),
             Self::UpstreamCredential => Reply::new(
                 503,
                 SERVER,
@@ -236,28 +246,34 @@ impl RequestError {
             )
             .with(NO_RETRY),
             Self::UpstreamBroken => {
-                Reply::new(502, SERVER, "upstream_error", "The server for this model failed to answer.").with(NO_RETRY)
-            }
-            Self::UpstreamSlow => {
-                Reply::new(504, SERVER, "upstream_timeout", "The server for this model did not answer in time.")
+                Reply::new(502, SERVER, "upstream_error", "The server for this model failed to answer.")
                     .with(NO_RETRY)
             }
+            Self::UpstreamSlow => Reply::new(
+                504,
+                SERVER,
+                "upstream_timeout",
+                "The server for this model did not answer in time.",
+            )
+            .with(NO_RETRY),
         }
     }
 }
 
 fn method_reply(headers: &'static str) -> Reply {
-    Reply::new(405, INVALID, "method_not_supported", "This endpoint does not support this method.").with(headers)
+    Reply::new(405, INVALID, "method_not_supported", "This endpoint does not support this method.")
+        .with(headers)
 }
 
 fn head_reply(error: HeadError) -> Reply {
     let status = error.status();
     match status {
         405 => method_reply("allow: GET, POST\r\n").closing(),
-        417 => Reply::new(status, INVALID, "expectation_failed", "The expectation is not supported.").closing(),
-        431 => {
-            Reply::new(status, INVALID, "request_too_large", "The request head is larger than the limit.").closing()
+        417 => {
+            Reply::new(status, INVALID, "expectation_failed", "The expectation is not supported.").closing()
         }
+        431 => Reply::new(status, INVALID, "request_too_large", "The request head is larger than the limit.")
+            .closing(),
         _ => Reply::new(status, INVALID, "invalid_request", "The request head is malformed.").closing(),
     }
 }
@@ -268,14 +284,19 @@ fn body_reply(error: ScanError) -> Reply {
         ScanError::InvalidJson { .. } => invalid("invalid_json", "The request body is not a JSON object."),
         ScanError::TooDeep { .. } => invalid("invalid_json", "The request body is nested too deep."),
         ScanError::MissingModel => invalid("missing_model", "The request names no model.").about("model"),
-        ScanError::InvalidModel => invalid("missing_model", "The member model is not a string.").about("model"),
+        ScanError::InvalidModel => {
+            invalid("missing_model", "The member model is not a string.").about("model")
+        }
         ScanError::DuplicateMember("model") => {
-            invalid("duplicate_model", "The member model stands in the request more than once.").about("model")
+            invalid("duplicate_model", "The member model stands in the request more than once.")
+                .about("model")
         }
         ScanError::DuplicateMember(name) => {
             invalid("duplicate_member", "A member stands in the request more than once.").about(name)
         }
-        ScanError::InvalidStream => invalid("invalid_stream", "The member stream is not a boolean.").about("stream"),
+        ScanError::InvalidStream => {
+            invalid("invalid_stream", "The member stream is not a boolean.").about("stream")
+        }
         ScanError::InvalidStreamOptions => {
             invalid("invalid_stream_options", "The member stream_options is not an object of booleans.")
                 .about("stream_options")
@@ -284,7 +305,8 @@ fn body_reply(error: ScanError) -> Reply {
 }
 
 /// What a stream that broke ends with, where it stands between two events. The connection is cut after it.
-pub const STREAM_ERROR_EVENT: &[u8] = b"data: {\"error\":{\"message\":\"The server for this model broke off its \
+pub const STREAM_ERROR_EVENT: &[u8] =
+    b"data: {\"error\":{\"message\":\"The server for this model broke off its \
 answer.\",\"type\":\"server_error\",\"param\":null,\"code\":\"upstream_error\"}}\n\n";
 
 #[cfg(test)]
@@ -340,7 +362,9 @@ mod tests {
 
     #[test]
     fn our_own_trouble_is_never_the_clients_fault() {
-        for error in [RequestError::NotReady, RequestError::Overloaded(Overload::Slots), RequestError::Unavailable] {
+        for error in
+            [RequestError::NotReady, RequestError::Overloaded(Overload::Slots), RequestError::Unavailable]
+        {
             let reply = error.reply();
             assert_eq!((reply.status, reply.kind), (503, "server_error"), "{error}");
             assert!(reply.headers.contains("retry-after: 1"), "{error}");
@@ -349,7 +373,9 @@ mod tests {
 
     #[test]
     fn what_may_have_been_executed_is_not_retried_by_sdks() {
-        for error in [RequestError::UpstreamBroken, RequestError::UpstreamSlow, RequestError::UpstreamCredential] {
+        for error in
+            [RequestError::UpstreamBroken, RequestError::UpstreamSlow, RequestError::UpstreamCredential]
+        {
             assert_eq!(error.reply().headers, NO_RETRY, "{error}");
         }
     }

@@ -118,7 +118,10 @@ impl Exchange {
         metrics::add(class, 1);
         metrics::add(&counters.prompt_tokens, event.tokens.prompt.into());
         metrics::add(&counters.completion_tokens, event.tokens.completion.into());
-        let metered = matches!(event.endpoint, Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Embeddings);
+        let metered = matches!(
+            event.endpoint,
+            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Embeddings
+        );
         if metered && status == 200 && event.usage_source == UsageSource::None {
             metrics::add(&counters.usage_missing, 1);
         }

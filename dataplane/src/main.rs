@@ -53,6 +53,8 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: liutong-dataplane --config FILE\n\nServes until SIGTERM. The README says what FILE holds.");
+    eprintln!(
+        "usage: liutong-dataplane --config FILE\n\nServes until SIGTERM. The README says what FILE holds."
+    );
     ExitCode::from(USAGE)
 }

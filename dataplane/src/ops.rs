@@ -92,7 +92,11 @@ impl Ops {
         let tables = &self.shared.tables;
         let mut gauge = |name, help, value| metrics::append(&mut out, name, "gauge", help, value);
         gauge("liutong_ready", "Whether requests are served.", u64::from(self.unready().is_none()));
-        gauge("liutong_registry_generation", "The generation that the tables stand for.", tables.generation());
+        gauge(
+            "liutong_registry_generation",
+            "The generation that the tables stand for.",
+            tables.generation(),
+        );
         gauge("liutong_keys", "Keys in the tables.", tables.key_count() as u64);
         gauge(
             "liutong_body_bytes_held",

@@ -221,7 +221,8 @@ impl Relay<'_> {
         };
         if let Some(tokens) = self.meter.tokens() {
             let complete = self.done || self.meter.saw_done();
-            self.exchange.set_tokens(tokens, if complete { UsageSource::Final } else { UsageSource::Partial });
+            self.exchange
+                .set_tokens(tokens, if complete { UsageSource::Final } else { UsageSource::Partial });
         }
         range
     }
@@ -285,11 +286,11 @@ impl Relay<'_> {
     async fn break_off(&mut self, broken: Broken) -> Failure {
         match broken {
             Broken::ClientLeft => {
+                // A client that leaves after the last event has all of its answer.
+                let had_all = self.head_sent && self.meter.saw_done();
                 if !self.exchange.is_settled() && self.upstream.spec.on_disconnect == OnDisconnect::Drain {
                     self.drain().await;
                 }
-                // A client that leaves after the last event has all of its answer.
-                let had_all = self.head_sent && self.meter.saw_done();
                 self.exchange.settle(if had_all { self.status } else { CLIENT_LEFT });
                 Failure::ClientLeft
             }

@@ -131,7 +131,8 @@ impl Balance {
         let first = self.by_weight(&candidates)?;
         let others: Vec<_> = candidates.into_iter().filter(|u| u.spec.id != first.spec.id).collect();
         let second = self.by_weight(&others).unwrap_or(first);
-        let pressure = |u: &Upstream| f64::from(self.load(u.spec.id).under_way.get()) / f64::from(u.spec.weight);
+        let pressure =
+            |u: &Upstream| f64::from(self.load(u.spec.id).under_way.get()) / f64::from(u.spec.weight);
         Some(self.chosen(if pressure(second) < pressure(first) { second } else { first }))
     }
 

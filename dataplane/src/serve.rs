@@ -121,8 +121,7 @@ async fn serve(
         return models::answer(client, received, admitted, model_in_path.as_deref(), worker, exchange).await;
     }
     let streamable = endpoint != Endpoint::Embeddings;
-    let mut scan =
-        RequestScan::new(if streamable { RequestKind::Streamable } else { RequestKind::Whole });
+    let mut scan = RequestScan::new(if streamable { RequestKind::Streamable } else { RequestKind::Whole });
     let body = client.read_body(received, |piece| Ok(scan.feed(piece)?)).await?;
     let scanned = scan.finish(&client.input()[body.range.clone()])?;
     exchange.set_request(endpoint, scanned.stream);

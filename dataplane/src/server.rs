@@ -75,7 +75,8 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     ops::start(ops_listener, Ops { shared: shared.clone(), counters })?;
     let stop_sync = Arc::new(AtomicBool::new(false));
     let control = Address::Unix(config.control_socket.clone());
-    let sync = sync::start(SyncConfig { control, node, boot }, writer, store, tables.clone(), stop_sync.clone())?;
+    let sync =
+        sync::start(SyncConfig { control, node, boot }, writer, store, tables.clone(), stop_sync.clone())?;
     keep_looking_up(tables);
     log::log(&Entry::Started { http, ops, workers: config.workers });
 
@@ -115,7 +116,8 @@ fn bind_workers(address: SocketAddr, workers: u16) -> anyhow::Result<Vec<TcpList
         Ok(socket)
     };
     let what = || format!("http.listen {address}");
-    let probe = bind(address, false).and_then(|socket| socket.listen(1).map(|()| socket)).with_context(what)?;
+    let probe =
+        bind(address, false).and_then(|socket| socket.listen(1).map(|()| socket)).with_context(what)?;
     let address = TcpListener::from(probe).local_addr()?;
     (0..workers)
         .map(|_| {
@@ -135,18 +137,20 @@ fn start_workers(
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let cores = sys::allowed_cores();
     let each = listeners.into_iter().zip(pools).zip(counters);
-    let start = |(index, ((listener, pool), counters)): (usize, ((TcpListener, SlotPool), &Arc<Counters>))| {
-        let (shared, counters, core) = (shared.clone(), counters.clone(), cores.get(index % cores.len().max(1)).copied());
-        std::thread::Builder::new().name(format!("worker {index}")).spawn(move || {
-            // A worker that can't be pinned still works.
-            let _ = monoio::utils::bind_to_cpu_set(core);
-            let worker = Worker::new(shared, u16::try_from(index).unwrap_or(u16::MAX), pool, counters);
-            if let Err(refused) = worker::run(worker, listener) {
-                eprintln!("liutong-dataplane: worker {index}: {refused}");
-                sys::end_self();
-            }
-        })
-    };
+    let start =
+        |(index, ((listener, pool), counters)): (usize, ((TcpListener, SlotPool), &Arc<Counters>))| {
+            let (shared, counters, core) =
+                (shared.clone(), counters.clone(), cores.get(index % cores.len().max(1)).copied());
+            std::thread::Builder::new().name(format!("worker {index}")).spawn(move || {
+                // A worker that can't be pinned still works.
+                let _ = monoio::utils::bind_to_cpu_set(core);
+                let worker = Worker::new(shared, u16::try_from(index).unwrap_or(u16::MAX), pool, counters);
+                if let Err(refused) = worker::run(worker, listener) {
+                    eprintln!("liutong-dataplane: worker {index}: {refused}");
+                    sys::end_self();
+                }
+            })
+        };
     Ok(each.enumerate().map(start).collect::<io::Result<_>>()?)
 }
 
@@ -165,8 +169,9 @@ fn keep_looking_up(tables: Arc<Tables>) {
 fn node_id(data_dir: &Path) -> anyhow::Result<NodeId> {
     let path = data_dir.join("node-id");
     match fs::read_to_string(&path) {
-        Ok(text) => NodeId::parse(text.trim())
-            .with_context(|| format!("{}: not 16 hex digits; restore it, or remove it with the spool", path.display())),
+        Ok(text) => NodeId::parse(text.trim()).with_context(|| {
+            format!("{}: not 16 hex digits; restore it, or remove it with the spool", path.display())
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let node = NodeId(random()?);
             let new = path.with_extension("new");

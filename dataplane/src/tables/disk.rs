@@ -35,8 +35,12 @@ impl TableStore {
     /// Opens or makes the files in `dir`.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let changes =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join("changes"))?;
+        let changes = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("changes"))?;
         let changes_bytes = changes.metadata()?.len();
         Ok(Self { dir: dir.to_owned(), changes, changes_bytes })
     }

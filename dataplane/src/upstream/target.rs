@@ -140,12 +140,12 @@ impl Upstream {
         };
         let authority = target.authority();
         let default_port = target.port == 80 + 363 * u16::from(target.tls);
-        let host = if default_port { authority.rsplit_once(':').map_or("", |(host, _)| host) } else { &authority };
+        let host =
+            if default_port { authority.rsplit_once(':').map_or("", |(host, _)| host) } else { &authority };
         let mut header_lines =
             format!("host: {host}\r\naccept-encoding: identity\r\nuser-agent: liutong\r\n").into_bytes();
         if !spec.credential.is_empty() {
-            let credential =
-                credential.ok_or_else(|| TargetError::NoCredential(spec.credential.clone()))?;
+            let credential = credential.ok_or_else(|| TargetError::NoCredential(spec.credential.clone()))?;
             if !credential.hosts.contains(&authority) {
                 return Err(TargetError::ForeignHost { credential: spec.credential.clone(), authority });
             }
@@ -267,10 +267,7 @@ mod tests {
     #[test]
     fn azure_has_the_model_and_the_api_version_in_its_path() {
         let azure = Upstream::new(spec("https://x.example", Dialect::Azure, ""), None, None).unwrap();
-        assert_eq!(
-            path(&azure),
-            "/openai/deployments/gpt%204/chat/completions?api-version=2024-10-21"
-        );
+        assert_eq!(path(&azure), "/openai/deployments/gpt%204/chat/completions?api-version=2024-10-21");
         let openai = Upstream::new(spec("http://h:1/v1", Dialect::Openai, ""), None, None).unwrap();
         assert_eq!(path(&openai), "/v1/chat/completions");
     }

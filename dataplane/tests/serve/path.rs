@@ -105,7 +105,10 @@ fn a_stream_without_usage_asked_shows_none_and_is_metered_all_the_same() {
     assert_eq!(String::from_utf8_lossy(&answer.body), expected);
     assert!(answer.whole);
     let request = requests.recv().unwrap();
-    assert!(request.ends_with(r#""model":"upstream-model","stream_options":{"include_usage":true}}"#), "{request}");
+    assert!(
+        request.ends_with(r#""model":"upstream-model","stream_options":{"include_usage":true}}"#),
+        "{request}"
+    );
     let event = plane.usage(1)[0];
     assert_eq!((event.tokens.prompt, event.tokens.completion), (5, 2));
     assert_eq!((event.usage_source, event.stream), (UsageSource::Final, true));
@@ -213,7 +216,8 @@ fn refused_keys_look_all_the_same() {
     }
     bodies.dedup();
     assert_eq!(bodies.len(), 1);
-    let answer = plane.ask(format!("POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n").as_bytes());
+    let answer =
+        plane.ask(format!("POST {CHAT} HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n").as_bytes());
     assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("bearer")));
     assert!(answer.json()["error"]["code"].is_null());
 }

@@ -20,36 +20,36 @@ use wire::record::{Record, SEGMENT_HEADER_BYTES, Step, next};
 use wire::table::{Alias, Allow, Application, Change, Deployment, Dialect, Key, OnDisconnect, Settings};
 
 /// How long a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A well-formed key; `number` tells it from others.
-pub fn key(number: u8) -> String {
+pub(crate) fn key(number: u8) -> String {
     let text = format!("sk-lt-Test000{}-{}", number, "k".repeat(43));
     let check = wire::key_format::check_digits(text.as_bytes());
     text + std::str::from_utf8(&check).unwrap()
 }
 
 /// A key whose application may use everything.
-pub const GOOD: u8 = 1;
+pub(crate) const GOOD: u8 = 1;
 /// A key that expired long ago.
-pub const EXPIRED: u8 = 2;
+pub(crate) const EXPIRED: u8 = 2;
 /// A key that may use nothing.
-pub const BARRED: u8 = 3;
+pub(crate) const BARRED: u8 = 3;
 /// A key that the snapshot does not have.
-pub const UNKNOWN: u8 = 4;
+pub(crate) const UNKNOWN: u8 = 4;
 
 /// A running data plane.
-pub struct Plane {
+pub(crate) struct Plane {
     process: Child,
     /// Where clients connect.
-    pub http: SocketAddr,
+    pub(crate) http: SocketAddr,
     /// Where health and metrics are.
-    pub ops: SocketAddr,
+    pub(crate) ops: SocketAddr,
     dir: TempDir,
 }
 
 /// What an alias's deployment looks like, apart from where it is.
-pub fn deployment(id: u32, upstream: SocketAddr) -> Deployment {
+pub(crate) fn deployment(id: u32, upstream: SocketAddr) -> Deployment {
     Deployment {
         id: DeploymentId(id),
         name: format!("deployment-{id}"),
@@ -69,7 +69,7 @@ pub fn deployment(id: u32, upstream: SocketAddr) -> Deployment {
 
 impl Plane {
     /// Starts with alias `fast` on `deployments`.
-    pub fn start(deployments: Vec<Deployment>) -> Self {
+    pub(crate) fn start(deployments: Vec<Deployment>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_snapshot(&dir, deployments);
         let config = dir.path().join("dataplane.toml");
@@ -98,19 +98,19 @@ impl Plane {
     }
 
     /// Connects as a client.
-    pub fn connect(&self) -> Peer {
+    pub(crate) fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(self.http).unwrap())
     }
 
     /// Sends one request on a connection of its own, and reads the answer.
-    pub fn ask(&self, request: &[u8]) -> Answer {
+    pub(crate) fn ask(&self, request: &[u8]) -> Answer {
         let mut peer = self.connect();
         peer.send(request);
         peer.answer()
     }
 
     /// Waits until `count` usage events are in the spool, and gives them in the order of their numbers.
-    pub fn usage(&self, count: usize) -> Vec<UsageEvent> {
+    pub(crate) fn usage(&self, count: usize) -> Vec<UsageEvent> {
         let end = Instant::now() + PATIENCE;
         loop {
             let mut events = self.spooled();
@@ -140,19 +140,19 @@ impl Plane {
     }
 
     /// Every file that the data plane has written.
-    pub fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         files_below(&self.dir.path().join("data"))
     }
 
     /// What the ops listener says at `path`.
-    pub fn ops(&self, path: &str) -> Answer {
+    pub(crate) fn ops(&self, path: &str) -> Answer {
         let mut peer = Peer::new(TcpStream::connect(self.ops).unwrap());
         peer.send(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
         peer.answer()
     }
 
     /// Ends it in order, and tells how it ended.
-    pub fn stop(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
         let pid = self.process.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         self.process.wait().unwrap()
@@ -217,16 +217,16 @@ fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
 
 /// An upstream: for each request that arrives (head and body, as text) `script` writes to its connection; false
 /// closes it.
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// How many requests it got.
-    pub requests: Arc<AtomicUsize>,
+    pub(crate) requests: Arc<AtomicUsize>,
 }
 
 impl Upstream {
     /// Starts one on a thread for each connection.
-    pub fn start(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, requests) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let (script, counted) = (Arc::new(script), requests.clone());
@@ -248,64 +248,64 @@ impl Upstream {
     }
 
     /// One that gives every request the same bytes.
-    pub fn fixed(bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn fixed(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::start(move |_, stream| stream.write_all(&bytes).is_ok())
     }
 }
 
 /// One end of a connection.
-pub struct Peer {
+pub(crate) struct Peer {
     /// The socket.
-    pub stream: TcpStream,
+    pub(crate) stream: TcpStream,
     read: Vec<u8>,
 }
 
 /// An answer as it came.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The head, in lower case.
-    pub head: String,
+    pub(crate) head: String,
     /// The body without its framing.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// Whether the body ended as its framing says.
-    pub whole: bool,
+    pub(crate) whole: bool,
 }
 
 impl Answer {
     /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     /// The body as JSON.
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
     /// `error.code`.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or("null").to_owned()
     }
 }
 
 impl Peer {
     /// Takes a connected socket.
-    pub fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, read: Vec::new() }
     }
 
     /// Sends bytes; that the other end may have closed is for the reading to find out.
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
     /// Reads more; false at the end.
-    pub fn more(&mut self) -> bool {
+    pub(crate) fn more(&mut self) -> bool {
         let mut piece = [0; 65536];
         match self.stream.read(&mut piece) {
             Ok(len @ 1..) => {
@@ -317,7 +317,7 @@ impl Peer {
     }
 
     /// What has been read and not taken.
-    pub fn unread(&self) -> &[u8] {
+    pub(crate) fn unread(&self) -> &[u8] {
         &self.read
     }
 
@@ -351,7 +351,7 @@ impl Peer {
     }
 
     /// Reads an answer.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let head = self.head().expect("an answer's head").to_lowercase();
         let status = head[9..12].parse().unwrap();
         let mut answer = Answer { status, head, body: Vec::new(), whole: true };
@@ -392,12 +392,12 @@ impl Peer {
 }
 
 /// A POST of JSON with the good key.
-pub fn post(path: &str, body: &str) -> Vec<u8> {
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
     post_as(&key(GOOD), path, body)
 }
 
 /// A POST of JSON with any key.
-pub fn post_as(key: &str, path: &str, body: &str) -> Vec<u8> {
+pub(crate) fn post_as(key: &str, path: &str, body: &str) -> Vec<u8> {
     format!(
         "POST {path} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",

@@ -167,7 +167,10 @@ mod tests {
             let mut bytes = whole[..cut].to_vec();
             bytes.resize(4096, 0);
             let found: Vec<_> = Scan::new(&bytes).skip(3).collect();
-            assert!(found.iter().all(|f| matches!(f, Found::Torn { .. } | Found::Record { .. })), "{found:?}");
+            assert!(
+                found.iter().all(|f| matches!(f, Found::Torn { .. } | Found::Record { .. })),
+                "{found:?}"
+            );
             assert_eq!(found.len(), 1, "{cut} {found:?}");
         }
     }

@@ -26,7 +26,10 @@ fn start() -> (TableWriter, Arc<Tables>) {
     let mut writer = TableWriter::new(tables.clone(), HashMap::new());
     assert!(!tables.is_ready());
     let application = Application { id: ApplicationId(1), allow: Allow::Only(vec![AliasId(5)]) };
-    writer.replace(snapshot(10, vec![Change::Application(application), Change::Key(key(1)), Change::Key(key(2))]));
+    writer.replace(snapshot(
+        10,
+        vec![Change::Application(application), Change::Key(key(1)), Change::Key(key(2))],
+    ));
     (writer, tables)
 }
 
@@ -101,7 +104,8 @@ fn a_deployment_that_cannot_be_used_serves_nothing_and_stops_nothing() {
         first_byte_timeout_ms: 1,
         idle_timeout_ms: 1,
     };
-    let good = Deployment { id: DeploymentId(2), base_url: "http://127.0.0.1:9/v1".into(), ..deployment.clone() };
+    let good =
+        Deployment { id: DeploymentId(2), base_url: "http://127.0.0.1:9/v1".into(), ..deployment.clone() };
     let alias = Alias {
         id: AliasId(5),
         name: "a".into(),
