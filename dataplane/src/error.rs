@@ -231,31 +231,29 @@ impl RequestError {
                 "The model in the path differs from the model in the body.",
             )
             .about("model"),
-            Self::Unavailable => Reply::new(
-                503,
-                SERVER,
-                "upstream_unavailable",
-                "No server for this model is reachable. Try again.",
-            )
-            .with(RETRY_SOON),
-            Self::UpstreamCredential => Reply::new(
-                503,
-                SERVER,
-                "upstream_unavailable",
-                "The server for this model refused the gateway. Tell your administrator.",
-            )
-            .with(NO_RETRY),
+            Self::Unavailable | Self::UpstreamCredential | Self::UpstreamBroken | Self::UpstreamSlow => {
+                self.upstream_reply()
+            }
+        }
+    }
+
+    /// What is told of an upstream's trouble. A request that may have been executed is not to be sent again.
+    fn upstream_reply(&self) -> Reply {
+        let server = |status, code, message| Reply::new(status, SERVER, code, message);
+        match self {
+            Self::UpstreamCredential => {
+                let message = "The server for this model refused the gateway. Tell your administrator.";
+                server(503, "upstream_unavailable", message).with(NO_RETRY)
+            }
             Self::UpstreamBroken => {
-                Reply::new(502, SERVER, "upstream_error", "The server for this model failed to answer.")
+                server(502, "upstream_error", "The server for this model failed to answer.").with(NO_RETRY)
+            }
+            Self::UpstreamSlow => {
+                server(504, "upstream_timeout", "The server for this model did not answer in time.")
                     .with(NO_RETRY)
             }
-            Self::UpstreamSlow => Reply::new(
-                504,
-                SERVER,
-                "upstream_timeout",
-                "The server for this model did not answer in time.",
-            )
-            .with(NO_RETRY),
+            _ => server(503, "upstream_unavailable", "No server for this model is reachable. Try again.")
+                .with(RETRY_SOON),
         }
     }
 }

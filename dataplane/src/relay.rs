@@ -55,6 +55,10 @@ enum Broken {
 }
 
 /// Looks at the body for usage.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each answer; a box would be an allocation for each"
+)]
 enum Meter {
     Whole(WholeMeter),
     Stream(StreamMeter, StreamMode),

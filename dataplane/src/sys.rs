@@ -73,16 +73,12 @@ pub fn shutdown_write(fd: RawFd) {
 
 /// Makes the close of a socket a reset, so that the peer can't take it for an orderly end.
 pub fn reset_on_close(fd: RawFd) {
+    #[expect(clippy::cast_possible_truncation, reason = "8 bytes")]
+    const LEN: u32 = size_of::<libc::linger>() as u32;
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: the pointer and the length describe `linger`, which outlives the call.
     unsafe {
-        libc::setsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            size_of::<libc::linger>() as libc::socklen_t,
-        );
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), LEN);
     }
 }
 

@@ -136,14 +136,9 @@ impl Watch {
 
     /// Runs `operation` for at most `limit`, unless it is given up for another reason first.
     pub async fn run<F: Future>(&self, limit: Duration, operation: F) -> Result<F::Output, Fired> {
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(NEVER);
         // One sweep more than asked for, since the coarse clock may be that much behind.
-        let deadline_ms = self
-            .watches
-            .now_ms
-            .get()
-            .saturating_add(limit_ms)
-            .saturating_add(SWEEP_INTERVAL.as_millis() as u64);
+        let limit_ms = u64::try_from((limit + SWEEP_INTERVAL).as_millis()).unwrap_or(NEVER);
+        let deadline_ms = self.watches.now_ms.get().saturating_add(limit_ms);
         let mut operation = pin!(operation);
         let mut begun = false;
         std::future::poll_fn(|context| {
