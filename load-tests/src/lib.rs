@@ -6,10 +6,10 @@
 
 /// The other side: a raw client that shows exact bytes, and a load generator.
 pub mod client;
+/// Starts the whole system the way a newcomer does, and asks it questions.
+pub mod harness;
 /// HTTP/1.1 messages as bytes: where a head ends, how its body is framed, what the body is.
 pub mod message;
-/// Starts the whole system the way a newcomer does, and asks it questions.
-// pub mod harness;
 /// Rings of the upstream and of the load generator.
 mod ring;
 /// An OpenAI-shaped upstream whose every answer, pause and fault a test can script.
