@@ -36,8 +36,7 @@ fn ask(alias: &str, members: &str) -> Vec<u8> {
 }
 
 /// JSON that every re-serialization would change.
-const ODD_JSON: &str =
-    "{ \"b\" : 1e400,\r\n\t\"a\":-0, \"a\":1.10,\"id\":\"\\u00e9\u{e9}\\/\",\"usage\":{\"prompt_tokens\":1}} \n";
+const ODD_JSON: &str = "{ \"b\" : 1e400,\r\n\t\"a\":-0, \"a\":1.10,\"id\":\"\\u00e9\u{e9}\\/\",\"usage\":{\"prompt_tokens\":1}} \n";
 /// A stream with everything that SSE allows, and no usage event.
 const ODD_STREAM: &str = ": comment\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"\u{6d41}\"}}]}\r\n\r\nevent: x\nid: 1\n\
                           data: {\"a\":\ndata: 1}\n\n\ndata: {\"usage\":null,\"choices\":[ ]}\n\nretry: 5\n\ndata: [DONE]\n\n";
@@ -129,7 +128,8 @@ fn the_first_event_arrives_before_the_second_is_sent() {
         ("gate-silent", r#","stream":true"#),
     ] {
         alias(name);
-        let events = ["data: {\"choices\":[{}]}\n\n", "data: {\"choices\":[{}],\"n\":2}\n\n", "data: [DONE]\n\n"];
+        let events =
+            ["data: {\"choices\":[{}]}\n\n", "data: {\"choices\":[{}],\"n\":2}\n\n", "data: [DONE]\n\n"];
         world().upstream.script(Script::for_model(name).events(events).gate(1, name));
         let mut connection = world().system.connection();
         connection.send(&ask(name, members)).unwrap();
@@ -148,7 +148,8 @@ fn the_first_event_arrives_before_the_second_is_sent() {
 fn requests_change_only_in_the_model() {
     alias("renamed");
     world().system.set_model("odd", &world().upstream.base_url(), "renamed", &[]);
-    let members = "\"z\" :1e400,\t\"seed\":7,\r\n \"nested\":{\"model\":\"odd\"},\"u\":\"\\u00e9\u{e9}\\\"model\\\"\"";
+    let members =
+        "\"z\" :1e400,\t\"seed\":7,\r\n \"nested\":{\"model\":\"odd\"},\"u\":\"\\u00e9\u{e9}\\\"model\\\"\"";
     for (before, after) in [("{", ","), ("\r\n{ \"first\": -0,", " ,")] {
         let body = |model: &str| format!("{before}\"model\" : \"{model}\"{after}{members}}}\n");
         let response = world().system.post("/chat/completions", world().system.key(), &body("odd"));

@@ -54,7 +54,8 @@ fn openai_node_is_served_and_metered() {
 }
 
 fn check(lines: &[Value]) {
-    let lines: BTreeMap<&str, &Value> = lines.iter().map(|line| (line["name"].as_str().unwrap(), line)).collect();
+    let lines: BTreeMap<&str, &Value> =
+        lines.iter().map(|line| (line["name"].as_str().unwrap(), line)).collect();
     let row = |name: &str| {
         let line = lines.get(name).unwrap_or_else(|| panic!("the SDK made no exchange {name}"));
         let id = line["request_id"].as_str().unwrap_or_else(|| panic!("{name} has no request id"));

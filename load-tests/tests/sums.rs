@@ -33,7 +33,11 @@ fn templates(tenant: &Tenant, team: u64) -> Vec<Template> {
             ),
         ),
         template("silent", chat, format!(r#""seed":{},"max_tokens":{tokens},"stream":true"#, seed + 2)),
-        template("text", "/v1/completions", format!(r#""seed":{},"max_tokens":{tokens},"prompt":"x""#, seed + 3)),
+        template(
+            "text",
+            "/v1/completions",
+            format!(r#""seed":{},"max_tokens":{tokens},"prompt":"x""#, seed + 3),
+        ),
         template("embedding", "/v1/embeddings", format!(r#""seed":{},"input":"x""#, seed + 4)),
     ]
 }
@@ -43,7 +47,8 @@ type Sums = (u64, u64, u64, u64);
 
 fn counted(labels: &BTreeMap<String, LabelTotals>, team: u64, tenant: &Tenant) -> Sums {
     let mut sums = (0, 0, 0, 0);
-    for (label, totals) in labels.iter().filter(|(label, _)| label.starts_with(&format!("{}/", tenant.team))) {
+    for (label, totals) in labels.iter().filter(|(label, _)| label.starts_with(&format!("{}/", tenant.team)))
+    {
         assert_eq!(totals.ok, totals.responses, "{label}");
         let (mut prompt, mut completion, mut total) =
             (totals.prompt_tokens, totals.completion_tokens, totals.total_tokens);
@@ -99,7 +104,11 @@ fn ten_thousand_requests_add_up_exactly() {
     let distinct = format!("SELECT uniqExact(node, boot, seq) FROM usage_events WHERE {teams}");
     assert_eq!(system.count(&distinct), REQUESTS);
     let ledger = upstream.ledger()["scripted"];
-    assert_eq!((ledger.requests, ledger.reported), (REQUESTS, REQUESTS), "the gateway asks every stream for usage");
+    assert_eq!(
+        (ledger.requests, ledger.reported),
+        (REQUESTS, REQUESTS),
+        "the gateway asks every stream for usage"
+    );
     assert_eq!((ledger.prompt_tokens, ledger.completion_tokens), (all.1, all.2));
     named_by_the_command(&system, &report.labels, &tenants);
 }
@@ -111,7 +120,8 @@ fn named_by_the_command(system: &System, labels: &BTreeMap<String, LabelTotals>,
     });
     for ((tenant, team), name) in tenants.iter().zip(0..).zip(["alpha", "beta", "gamma"]) {
         let rows = rows(&usage);
-        let row = rows.iter().find(|row| text(row, "team") == name).unwrap_or_else(|| panic!("{name} in {usage}"));
+        let row =
+            rows.iter().find(|row| text(row, "team") == name).unwrap_or_else(|| panic!("{name} in {usage}"));
         let expected = counted(labels, team, tenant);
         let member = |member: &str| u64::try_from(number(row, member)).unwrap();
         let sums = (

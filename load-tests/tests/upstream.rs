@@ -1,4 +1,5 @@
 //! The scriptable upstream itself: what it says it does to a peer, it does. Everything else stands on this.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::time::Duration;
 

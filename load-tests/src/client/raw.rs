@@ -4,10 +4,11 @@
 //! came, so that a test can say "byte for byte" and "before". Every wait has a limit: a test that hangs tells nothing.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::message::{self, Framing, ResponseDecoder};
 
@@ -49,7 +50,18 @@ pub struct Response {
 impl Connection {
     /// Connects.
     pub fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, READ_LIMIT)?;
+        Self::on(TcpStream::connect_timeout(&address, READ_LIMIT)?)
+    }
+
+    /// Connects from an address of this machine; all of 127.0.0.0/8 is.
+    pub fn open_from(local: IpAddr, address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(local, 0).into())?;
+        socket.connect_timeout(&address.into(), READ_LIMIT)?;
+        Self::on(socket.into())
+    }
+
+    fn on(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(READ_LIMIT))?;
         stream.set_write_timeout(Some(READ_LIMIT))?;

@@ -84,6 +84,8 @@ pub(crate) fn scripted(script: &Script, shaped: Shaped, usual_delimiter: Delimit
     split(&mut steps, script);
     if let Some(cut) = script.cut {
         truncate(&mut steps, cut.at);
+        // A reset destroys what the peer has not read yet, and the cut would be somewhere else.
+        steps.push(Step::AwaitRead);
         steps.push(Step::End(cut.after));
     }
     steps
