@@ -2,8 +2,8 @@
 
 usage: serve.py MODEL.gguf NAME
 
-One server for chat and text completions and embeddings (mean pooling, which OpenAI's shape asks for). It prints its
-URL once the model is loaded, and serves until it is killed.
+One server for chat and text completions and embeddings (mean pooling, which OpenAI's shape asks for). It
+prints its URL once the model is loaded, and serves until it is killed.
 """
 
 import signal

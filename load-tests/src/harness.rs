@@ -1,8 +1,9 @@
 //! Starts the whole system the way a newcomer does, by `liutong quickstart`, and asks it questions.
 //!
-//! Everything that a test learns it learns from outside: over the data plane's address, the admin API, ClickHouse, the
-//! command, the files. A system stops with the value that started it, or, where tests of a file share one in a
-//! `OnceLock`, when the test program ends; when the test program is killed, it is stopped by the kernel's notice.
+//! Everything that a test learns it learns from outside: over the data plane's address, the admin API,
+//! ClickHouse, the command, the files. A system stops with the value that started it, or, where tests of a
+//! file share one in a `OnceLock`, when the test program ends; when the test program is killed, it is stopped
+//! by the kernel's notice.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -207,8 +208,8 @@ impl Drop for System {
     }
 }
 
-/// Finds a program of the workspace: in `LIUTONG_BIN_DIR`, or beside this one, or in the directory above (where
-/// Cargo puts programs, one above its test executables).
+/// Finds a program of the workspace: in `LIUTONG_BIN_DIR`, or beside this one, or in the directory above
+/// (where Cargo puts programs, one above its test executables).
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     if let Some(directory) = std::env::var_os("LIUTONG_BIN_DIR") {
         return Ok(Path::new(&directory).join(name));

@@ -1,8 +1,8 @@
 //! What the end-to-end tests and the bench stand on. None of it is part of a shipped program.
 //!
-//! The upstream and the load generator run on monoio, with DEFER_TASKRUN, like the data plane: at a hundred thousand
-//! requests a second they must cost less than what they measure. The raw client and the harness are plain blocking
-//! code, so that a test reads from top to bottom.
+//! The upstream and the load generator run on monoio, with DEFER_TASKRUN, like the data plane: at a hundred
+//! thousand requests a second they must cost less than what they measure. The raw client and the harness are
+//! plain blocking code, so that a test reads from top to bottom.
 
 /// The other side: a raw client that shows exact bytes, and a load generator.
 pub mod client;

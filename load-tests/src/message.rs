@@ -1,8 +1,8 @@
 //! HTTP/1.1 messages as bytes: where a head ends, how its body is framed, what the body is.
 //!
-//! Just enough to look at what a peer sent without changing it. It trusts nobody's sizes but does not try to be
-//! strict: strictness is the data plane's business, and a test must be able to see what came over the wire even when
-//! that is wrong.
+//! Just enough to look at what a peer sent without changing it. It trusts nobody's sizes but does not try to
+//! be strict: strictness is the data plane's business, and a test must be able to see what came over the wire
+//! even when that is wrong.
 
 use thiserror::Error;
 
@@ -43,7 +43,14 @@ pub fn header<'a>(head: &'a [u8], name: &str) -> Option<&'a [u8]> {
 
 /// Goes through the headers of a head, in order.
 pub fn headers(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    head.split(|&byte| byte == b'\n').skip(1).filter_map(|line| {
+    let mut at = memchr::memchr(b'\n', head).map_or(head.len(), |end| end + 1);
+    let lines = std::iter::from_fn(move || {
+        let rest = head.get(at..).filter(|rest| !rest.is_empty())?;
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        at += end + 1;
+        Some(&rest[..end])
+    });
+    lines.filter_map(|line| {
         let colon = memchr::memchr(b':', line)?;
         Some((&line[..colon], line[colon + 1..].trim_ascii()))
     })
@@ -51,12 +58,17 @@ pub fn headers(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// Reads the framing of a request or of a response's body from its head; `None` stands for no framing header.
 pub fn framing(head: &[u8]) -> Result<Option<Framing>, MessageError> {
-    if header(head, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case(b"chunked")) {
-        return Ok(Some(Framing::Chunked));
+    let mut length = None;
+    for (name, value) in headers(head) {
+        if name.eq_ignore_ascii_case(b"transfer-encoding") && value.eq_ignore_ascii_case(b"chunked") {
+            return Ok(Some(Framing::Chunked));
+        }
+        if length.is_none() && name.eq_ignore_ascii_case(b"content-length") {
+            let text = std::str::from_utf8(value).map_err(|_| MessageError::Length)?;
+            length = Some(Framing::Length(text.parse().map_err(|_| MessageError::Length)?));
+        }
     }
-    let Some(value) = header(head, "content-length") else { return Ok(None) };
-    let text = std::str::from_utf8(value).map_err(|_| MessageError::Length)?;
-    Ok(Some(Framing::Length(text.parse().map_err(|_| MessageError::Length)?)))
+    Ok(length)
 }
 
 /// Reads the status of a response's head.
@@ -86,7 +98,8 @@ enum ChunkState {
 }
 
 impl ChunkDecoder {
-    /// Takes bytes, appends what is body to `body`, and returns how many it used: fewer than given only at the end.
+    /// Takes bytes, appends what is body to `body`, and returns how many it used: fewer than given only at
+    /// the end.
     pub fn feed(&mut self, bytes: &[u8], body: &mut Vec<u8>) -> Result<usize, MessageError> {
         let mut at = 0;
         while at < bytes.len() && self.state != ChunkState::Done {

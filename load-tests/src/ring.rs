@@ -1,7 +1,7 @@
 //! The io_uring runtime of the upstream and of the load generator.
 //!
-//! SINGLE_ISSUER ties a ring to the thread that made it, so a runtime is built on the thread that runs it. There is
-//! no fall-back to epoll: a measurement that silently used something else would be worse than none.
+//! SINGLE_ISSUER ties a ring to the thread that made it, so a runtime is built on the thread that runs it.
+//! There is no fall-back to epoll: a measurement that silently used something else would be worse than none.
 
 use std::io;
 

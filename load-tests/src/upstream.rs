@@ -1,8 +1,9 @@
 //! An OpenAI-shaped upstream whose every answer, pause and fault a test can script.
 //!
-//! It answers chat and text completions, embeddings and the list of models as a model server would, with token counts
-//! that follow from the request (see `request`), unless a `Script` says otherwise. It keeps what it received and
-//! counts the tokens that it told, so that a test can compare three ledgers: the clients', the upstream's, ours.
+//! It answers chat and text completions, embeddings and the list of models as a model server would, with
+//! token counts that follow from the request (see `request`), unless a `Script` says otherwise. It keeps what
+//! it received and counts the tokens that it told, so that a test can compare three ledgers: the clients',
+//! the upstream's, ours.
 //!
 //! It writes its own bytes instead of using monoio-http: most faults are things an encoder exists to prevent.
 

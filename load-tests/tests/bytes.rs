@@ -36,12 +36,24 @@ fn ask(alias: &str, members: &str) -> Vec<u8> {
 }
 
 /// JSON that every re-serialization would change.
-const ODD_JSON: &str = "{ \"b\" : 1e400,\r\n\t\"a\":-0, \"a\":1.10,\"id\":\"\\u00e9\u{e9}\\/\",\"usage\":{\"prompt_tokens\":1}} \n";
+const ODD_JSON: &str = concat!(
+    "{ \"b\" : 1e400,\r\n\t\"a\":-0, \"a\":1.10,",
+    "\"id\":\"\\u00e9\u{e9}\\/\",\"usage\":{\"prompt_tokens\":1}} \n",
+);
 /// A stream with everything that SSE allows, and no usage event.
-const ODD_STREAM: &str = ": comment\n\ndata: {\"choices\":[{\"delta\":{\"content\":\"\u{6d41}\"}}]}\r\n\r\nevent: x\nid: 1\n\
-                          data: {\"a\":\ndata: 1}\n\n\ndata: {\"usage\":null,\"choices\":[ ]}\n\nretry: 5\n\ndata: [DONE]\n\n";
+const ODD_STREAM: &str = concat!(
+    ": comment\n\n",
+    "data: {\"choices\":[{\"delta\":{\"content\":\"\u{6d41}\"}}]}\r\n\r\n",
+    "event: x\nid: 1\ndata: {\"a\":\ndata: 1}\n\n\n",
+    "data: {\"usage\":null,\"choices\":[ ]}\n\n",
+    "retry: 5\n\n",
+    "data: [DONE]\n\n",
+);
 /// An event with the usage that the gateway asked for.
-const USAGE_EVENT: &str = "data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\n";
+const USAGE_EVENT: &str = concat!(
+    "data: {\"id\":\"x\",\"choices\":[],",
+    "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2,\"total_tokens\":5}}\n\n",
+);
 
 struct Case {
     name: &'static str,

@@ -210,14 +210,14 @@ fn what_is_too_large_or_too_slow_is_refused_and_closed() {
 fn ambiguous_framing_is_refused_and_closed() {
     let key = world().system.key();
     for head in [
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n",
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 3\r\n",
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity, chunked\r\n",
-        "POST /v1/chat/completions HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n",
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 2\r\n",
-        "POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 2\r\n",
-        "POST /v1/chat/completions HTTP/1.1\r\nhost : a\r\ncontent-length: 2\r\n",
-        "POST /v1/chat/completions HTTP/1.1\nhost: a\r\ncontent-length: 2\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 3\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: identity, chunked\r\n",
+        "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\nhost: b\r\ncontent-length: 2\r\n",
+        "POST / HTTP/1.1\r\ncontent-length: 2\r\n",
+        "POST / HTTP/1.1\r\nhost : a\r\ncontent-length: 2\r\n",
+        "POST / HTTP/1.1\nhost: a\r\ncontent-length: 2\r\n",
     ] {
         let mut connection = world().system.connection();
         let response =

@@ -1,5 +1,5 @@
-//! With the control plane or ClickHouse away, data planes serve and meter, across their own restarts; afterwards the
-//! sums are exact.
+//! With the control plane or ClickHouse away, data planes serve and meter, across their own restarts;
+//! afterwards the sums are exact.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use load_tests::client::{Amount, Plan, Template, load, post};

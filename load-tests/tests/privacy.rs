@@ -1,8 +1,10 @@
-//! Nothing that was said, and nothing about who said it from where, is kept: not in a file, a table, a log, a metric.
+//! Nothing that was said, and nothing about who said it from where, is kept: not in a file, a table, a log, a
+//! metric.
 //!
-//! Markers go into every place that a client or an upstream can write to, while things go well and while they break.
-//! Then everything that the system keeps is searched for them, in the encodings that software puts text into. The
-//! search first has to find markers that were planted on purpose: a search that finds nothing proves nothing.
+//! Markers go into every place that a client or an upstream can write to, while things go well and while they
+//! break. Then everything that the system keeps is searched for them, in the encodings that software puts
+//! text into. The search first has to find markers that were planted on purpose: a search that finds nothing
+//! proves nothing.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use load_tests::client::raw::Response;
@@ -220,7 +222,8 @@ fn markers_are_kept_nowhere() {
     let system = System::start(&setup).unwrap();
     let (marker, control) = (marker(), self::marker());
     let (_, second_key) = system.create_key("demo");
-    // Names that administrators give are kept, in the registry and in ClickHouse: the search has to find this one.
+    // Names that administrators give are kept, in the registry and in ClickHouse: the search has to find this
+    // one.
     system.cli(&["organization", "create", &format!("control-{control}")]);
     let client = Client { system: &system, marker: &marker };
     speak(&client, system.key());
@@ -247,7 +250,8 @@ fn markers_are_kept_nowhere() {
     assert_eq!(search(&system, &secrets), [""; 0]);
 }
 
-/// Plants the control marker in a file in each form, and expects it in a file, in the registry and in ClickHouse.
+/// Plants the control marker in a file in each form, and expects it in a file, in the registry and in
+/// ClickHouse.
 fn controls_are_found(system: &System, control: &str) {
     let secret = Secret::new("control", control);
     for (index, form) in secret.forms.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! `liutong quickstart`: the first thing that a newcomer runs. It goes on where it was, looks after its children, and
-//! leaves nothing behind however it ends.
+//! `liutong quickstart`: the first thing that a newcomer runs. It goes on where it was, looks after its
+//! children, and leaves nothing behind however it ends.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeSet;
@@ -122,12 +122,25 @@ fn an_address_in_use_is_said_at_once() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("stderr");
     let mut command = std::process::Command::new(load_tests::harness::binary("liutong").unwrap());
-    command.arg("quickstart").arg("--data-dir").arg(directory.path()).args(["--http", &address]);
+    command.arg("quickstart").arg("--data-dir").arg(directory.path().join("data")).args(["--http", &address]);
     command.args(["--ops", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--clickhouse", "127.0.0.1:0"]);
-    let output = command.output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success());
+    let mut child = command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    let started = Instant::now();
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if started.elapsed() > SOON => break None,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    if ended.is_none() {
+        signal(i32::try_from(child.id()).unwrap(), libc::SIGTERM);
+        child.wait().unwrap();
+    }
+    let stderr = std::fs::read_to_string(log).unwrap();
+    assert!(ended.is_some_and(|status| !status.success()), "{ended:?}: {stderr}");
     assert!(stderr.contains(&address), "{stderr}");
     // Nobody wants to read it twice a second.
     assert!(stderr.matches(&address).count() < 5, "{stderr}");

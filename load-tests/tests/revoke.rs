@@ -40,7 +40,8 @@ fn revoked_key_is_refused_on_every_worker() {
     let request = request(&secret);
     let mut connections: Vec<Connection> = (0..CONNECTIONS).map(|_| system.connection()).collect();
     for connection in &mut connections {
-        // Also fills the cache of each worker with the key. It works at once: `create` waited for the data plane.
+        // Also fills the cache of each worker with the key. It works at once: `create` waited for the data
+        // plane.
         assert_eq!(connection.exchange(&request).unwrap().status(), 200);
     }
     let receipt = system.cli(&["key", "revoke", &id]);

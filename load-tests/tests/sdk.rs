@@ -1,5 +1,5 @@
-//! The official SDKs, unmodified, talk through Liutong to a real model, and every exchange is in ClickHouse with the
-//! very counts that the SDK, or the upstream, reported.
+//! The official SDKs, unmodified, talk through Liutong to a real model, and every exchange is in ClickHouse
+//! with the very counts that the SDK, or the upstream, reported.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;

@@ -139,7 +139,8 @@ fn idle_connections_close_when_told() {
 #[test]
 fn it_is_scripted_over_http_too() {
     let upstream = start();
-    let script = json!({"model": "m", "times": 1, "answer": {"fixed": {"status": 429, "content_type": "text/plain", "parts": ["slow"]}}});
+    let fixed = json!({"status": 429, "content_type": "text/plain", "parts": ["slow"]});
+    let script = json!({"model": "m", "times": 1, "answer": {"fixed": fixed}});
     let control = |method: &str, path: &str, body: &str| {
         exchange(&upstream, &request(method, path, &[], body.as_bytes()))
     };

@@ -1,7 +1,7 @@
 // Talks to Liutong with openai-node, unmodified, and prints one line of JSON for each exchange.
 //
-// Each line: name, request_id, usage (as the SDK shows it, null if it shows none), events (of a stream), empty (events
-// without choices), text.
+// Each line: name, request_id, usage (as the SDK shows it, null if it shows none), events (of a stream),
+// empty (events without choices), text.
 'use strict';
 
 const OpenAI = require('openai');
@@ -37,10 +37,10 @@ async function streamed(name, asked, textOf) {
   show(name, requestId, usage, { events, empty, text });
 }
 
+const limits = { max_tokens: 16, temperature: 0 };
 const chat = (more) =>
-  client.chat.completions.create({ model: CHAT, messages: MESSAGES, max_tokens: 16, temperature: 0, ...more });
-const complete = (more) =>
-  client.completions.create({ model: CHAT, prompt: PROMPT, max_tokens: 16, temperature: 0, ...more });
+  client.chat.completions.create({ model: CHAT, messages: MESSAGES, ...limits, ...more });
+const complete = (more) => client.completions.create({ model: CHAT, prompt: PROMPT, ...limits, ...more });
 const counted = { stream: true, stream_options: { include_usage: true } };
 
 async function failing(name, asked) {
@@ -64,7 +64,7 @@ async function main() {
   show('models', models.request_id, null, { models: models.data.data.map((model) => model.id) });
   const model = await client.models.retrieve(CHAT).withResponse();
   show('model', model.request_id, null, { models: [model.data.id] });
-  await failing('unknown_model', client.chat.completions.create({ model: 'no-such-model', messages: MESSAGES }));
+  await failing('unknown_model', chat({ model: 'no-such-model' }));
   await failing('unknown_key', client.withOptions({ apiKey: 'wrong' }).models.list());
 }
 

@@ -1,7 +1,7 @@
 """Talks to Liutong with openai-python, unmodified, and prints one line of JSON for each exchange.
 
-Each line: name, request_id, usage (as the SDK shows it, null if it shows none), events (of a stream), empty (events
-without choices), text.
+Each line: name, request_id, usage (as the SDK shows it, null if it shows none), events (of a stream), empty
+(events without choices), text.
 """
 
 import json

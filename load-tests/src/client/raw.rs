@@ -1,7 +1,8 @@
 //! One connection, driven by hand.
 //!
-//! Nothing is added to what is sent, and a response keeps its bytes and the moment at which each part of its body
-//! came, so that a test can say "byte for byte" and "before". Every wait has a limit: a test that hangs tells nothing.
+//! Nothing is added to what is sent, and a response keeps its bytes and the moment at which each part of its
+//! body came, so that a test can say "byte for byte" and "before". Every wait has a limit: a test that hangs
+//! tells nothing.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};

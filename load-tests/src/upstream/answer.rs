@@ -1,8 +1,8 @@
 //! Answers in OpenAI's shapes: the parts of a body, whole or as events.
 //!
-//! A stream has one event with content for each completion token, so that a client can count tokens without being
-//! told. As at OpenAI, an event with usage comes only if `include_usage` was asked for, and then every other event
-//! carries `"usage":null`.
+//! A stream has one event with content for each completion token, so that a client can count tokens without
+//! being told. As at OpenAI, an event with usage comes only if `include_usage` was asked for, and then every
+//! other event carries `"usage":null`.
 
 use std::fmt::Write;
 
@@ -26,10 +26,9 @@ impl Shaped {
 
     /// An error in OpenAI's envelope.
     pub(crate) fn error(status: u16, code: &str) -> Self {
-        let body = format!(
-            r#"{{"error":{{"message":"{code}","type":"invalid_request_error","param":null,"code":"{code}"}}}}"#
-        );
-        Self::json(status, body)
+        let members =
+            format!(r#""message":"{code}","type":"invalid_request_error","param":null,"code":"{code}""#);
+        Self::json(status, format!(r#"{{"error":{{{members}}}}}"#))
     }
 
     /// The list of models, or one of them.
@@ -64,9 +63,10 @@ fn usage(ask: &Ask) -> String {
         return format!(r#"{{"prompt_tokens":{prompt},"total_tokens":{total}}}"#);
     }
     let (cached, reasoning) = (ask.cached_tokens(), ask.reasoning_tokens());
-    format!(
-        r#"{{"prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total},"prompt_tokens_details":{{"cached_tokens":{cached}}},"completion_tokens_details":{{"reasoning_tokens":{reasoning}}}}}"#
-    )
+    let sums = format!(r#""prompt_tokens":{prompt},"completion_tokens":{completion},"total_tokens":{total}"#);
+    let input = format!(r#""prompt_tokens_details":{{"cached_tokens":{cached}}}"#);
+    let output = format!(r#""completion_tokens_details":{{"reasoning_tokens":{reasoning}}}"#);
+    format!("{{{sums},{input},{output}}}")
 }
 
 /// The members that every object of an answer begins with.
@@ -81,14 +81,17 @@ fn whole(ask: &Ask) -> String {
     let usage = usage(ask);
     let text: String = (0..ask.completion_tokens).map(token).collect();
     match ask.endpoint {
-        Endpoint::Chat => format!(
-            r#"{{{},"choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],"usage":{usage}}}"#,
-            envelope(ask, "chat.completion")
-        ),
-        Endpoint::Completions => format!(
-            r#"{{{},"choices":[{{"index":0,"text":"{text}","logprobs":null,"finish_reason":"stop"}}],"usage":{usage}}}"#,
-            envelope(ask, "text_completion")
-        ),
+        Endpoint::Chat => {
+            let envelope = envelope(ask, "chat.completion");
+            let said = format!(r#""message":{{"role":"assistant","content":"{text}"}}"#);
+            let choice = format!(r#"{{"index":0,{said},"finish_reason":"stop"}}"#);
+            format!(r#"{{{envelope},"choices":[{choice}],"usage":{usage}}}"#)
+        }
+        Endpoint::Completions => {
+            let envelope = envelope(ask, "text_completion");
+            let choice = format!(r#"{{"index":0,"text":"{text}","logprobs":null,"finish_reason":"stop"}}"#);
+            format!(r#"{{{envelope},"choices":[{choice}],"usage":{usage}}}"#)
+        }
         Endpoint::Embeddings => {
             // 1.0 and 0.5 as little-endian floats, for those who ask for base64.
             let vector = if ask.base64 { r#""AACAPwAAAD8=""# } else { "[1.0,0.5]" };

@@ -5,7 +5,7 @@
 //! | `POST /script` | adds a script (JSON of `Script`) |
 //! | `DELETE /scripts` | removes all scripts |
 //! | `POST /gates/NAME` | opens a gate |
-//! | `GET /received` | the last requests: `{"requests","connections","last":[{"connection","head","body"}]}` |
+//! | `GET /received` | `{"requests","connections","last":[{"connection","head","body"}]}` |
 //! | `GET /ledger` | the totals of each model |
 //! | `POST /close-idle` | closes the connections that wait for a request |
 //! | `POST /reset` | forgets everything |

@@ -1,7 +1,7 @@
 //! An answer as a list of steps: bytes to write, things to wait for, and how it ends.
 //!
-//! Pure: from the shape of an answer and a script to steps. Faults are put in by offset in the answer's bytes, so
-//! "cut at byte N" means the same whatever the answer is.
+//! Pure: from the shape of an answer and a script to steps. Faults are put in by offset in the answer's
+//! bytes, so "cut at byte N" means the same whatever the answer is.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! What a test tells the upstream to do, and to which requests.
 //!
-//! The gateway passes no request header on that could carry instructions, so a script finds its requests by the
-//! model they name, by their path, or by nothing but their order. It answers `times` of them, then stands aside. The
-//! first script in the list that matches and still has an answer left is taken; without one the upstream answers as a
-//! model server would. Everything here can also be sent as JSON to `POST /script`.
+//! The gateway passes no request header on that could carry instructions, so a script finds its requests by
+//! the model they name, by their path, or by nothing but their order. It answers `times` of them, then stands
+//! aside. The first script in the list that matches and still has an answer left is taken; without one the
+//! upstream answers as a model server would. Everything here can also be sent as JSON to `POST /script`.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
 //! The upstream's loops: accept, read a request, carry out the steps of its answer.
 //!
-//! A request that equals the one before it on the same connection gets the answer that was prepared for that one:
-//! load tests send the same bytes again and again, and an upstream that parses them each time would be measured too.
+//! A request that equals the one before it on the same connection gets the answer that was prepared for that
+//! one: load tests send the same bytes again and again, and an upstream that parses them each time would be
+//! measured too.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +28,8 @@ use super::state::Shared;
 const READ_BYTES: usize = 16 * 1024;
 /// How often a wait for a gate, or for the peer's read, looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// How long `AwaitRead` waits at most: a peer that does not read is a finding of the test, not of the upstream.
+/// How long `AwaitRead` waits at most: a peer that does not read is a finding of the test, not of the
+/// upstream.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Accepts until the upstream stops. A pending accept is never dropped: `stop` connects once to wake it.

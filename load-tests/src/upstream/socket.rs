@@ -21,8 +21,8 @@ pub(crate) fn reset_on_close(fd: RawFd) {
     let _ = SockRef::from(&fd).set_linger(Some(Duration::ZERO));
 }
 
-/// Tells whether bytes written by `local` still wait for the process at `peer`: in our send queue, on their way, or
-/// in its receive queue. Loopback only, where both ends are in this machine's table.
+/// Tells whether bytes written by `local` still wait for the process at `peer`: in our send queue, on their
+/// way, or in its receive queue. Loopback only, where both ends are in this machine's table.
 pub(crate) fn unread(local: SocketAddr, peer: SocketAddr) -> bool {
     let Ok(table) = std::fs::read_to_string("/proc/net/tcp") else { return false };
     let (local, peer) = (table_name(local), table_name(peer));
@@ -36,7 +36,8 @@ pub(crate) fn unread(local: SocketAddr, peer: SocketAddr) -> bool {
     })
 }
 
-/// An address as `/proc/net/tcp` writes it: the IPv4 address as a native integer, the port, both in hexadecimal.
+/// An address as `/proc/net/tcp` writes it: the IPv4 address as a native integer, the port, both in
+/// hexadecimal.
 fn table_name(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) => format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port()),
