@@ -279,3 +279,54 @@ fn a_spool_of_the_past_is_deleted_once_all_of_it_is_acked_and_retention_is_over(
     until("deleted", || !place.spool(1).exists());
     drop(pipeline);
 }
+
+#[test]
+fn a_row_of_killed_processes_loses_and_doubles_nothing() {
+    let place = Place::new();
+    let control = place.control(Script::Store);
+    let mut expected = Vec::new();
+    let mut state = 7_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    for boot in 1..30 {
+        control.follow([Script::Store, Script::HangUp, Script::Silence][usize::try_from(random(3)).unwrap()]);
+        let config = PipelineConfig { seal_events: 40, slots_per_worker: 512, ..place.config(boot) };
+        let (pipeline, pools) = start(config);
+        let (counts, kill_at) = ([random(400), random(400)], random(300));
+        std_thread::scope(|scope| {
+            let workers: Vec<_> = pools
+                .into_iter()
+                .zip(counts)
+                .map(|(mut pool, count)| {
+                    scope.spawn(move || {
+                        // Some find no slot once nobody frees them; the rest stays in the slots.
+                        let event = UsageEvent { ts_ms: NOON, status: 200, ..UsageEvent::default() };
+                        let slots = (0..count).filter_map(|_| pool.open(&event));
+                        slots.map(|slot| (slot.seq(), slot.settle(&event)).0).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            until("some are written", || pipeline.figures().appended >= kill_at.min(counts[0]));
+            drop(pipeline);
+            for worker in workers {
+                expected.extend(worker.join().unwrap().into_iter().map(|seq| (BootId(boot), seq)));
+            }
+        });
+    }
+    control.follow(Script::Store);
+    run_to_the_end(&place, 99);
+    expected.sort_unstable();
+    assert_eq!(control.stored_seqs(), expected);
+}
+
+#[test]
+fn a_start_that_failed_leaves_nothing_that_the_next_one_keeps() {
+    let place = Place::new();
+    let (pipeline, _pools) = start(place.config(1));
+    drop(pipeline);
+    assert!(place.spool(1).exists());
+    run_to_the_end(&place, 2);
+    assert!(!place.spool(1).exists());
+}
