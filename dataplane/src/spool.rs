@@ -239,6 +239,12 @@ impl Pipeline {
         let starting = File::create(&path).map_err(failed("make", &path))?;
         starting.lock().map_err(failed("lock", &path))?;
 
+        let places = Places { spools: &spools, set_aside: &set_aside, runtime: &config.runtime_dir };
+        let (mut old, adoption) =
+            recovery::find(places, config.node, config.boot).map_err(failed("recover from", &spools))?;
+        // Before anything is written: it may be all the space there is.
+        recovery::delete_unused(&mut old).map_err(failed("delete in", &spools))?;
+
         let own = spools.join(config.boot.to_string());
         let lock = make_own(&own).map_err(failed("make", &own))?;
         let writer = Writer::create(own.clone(), config.boot, config.node).map_err(failed("write", &own))?;
@@ -271,9 +277,6 @@ impl Pipeline {
             shared: Arc::clone(&shared),
             state: State::default(),
         };
-        let places = Places { spools: &spools, set_aside: &spool.set_aside, runtime: &config.runtime_dir };
-        let (old, adoption) =
-            recovery::find(places, config.node, config.boot).map_err(failed("recover from", &spools))?;
         spool.old = old;
         recovery::take_over(&mut spool, &adoption).map_err(failed("take over events into", &own))?;
         drop(starting);

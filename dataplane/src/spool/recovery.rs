@@ -1,7 +1,7 @@
 //! What a scan of a spool finds, and the taking over of events that no batch has.
 //!
 //! Each start holds `start.lock` for as long as this takes. A spool whose own `lock` is free belongs to a process that is
-//! gone. Then, in this order, so that a crash between any two steps neither loses nor doubles an event:
+//! gone, and so do the slots of that process: there is one lock for both. Then, in this order, so that a crash between any two steps neither loses nor doubles an event:
 //!
 //!   1. events never sealed, and used slots, are appended to the new process's spool and synced;
 //!      one event for each (boot, seq), and none that any other spool has already
@@ -151,6 +151,10 @@ impl Contents {
         !self.unsealed.is_empty() || self.lost > 0
     }
 
+    fn is_unused(&self) -> bool {
+        self.next == Position(0) && self.sealed.last == BatchSeq(0) && self.damaged_bytes == 0
+    }
+
     /// Acknowledged batches behind the first that is not.
     pub(super) fn acked_ahead(&self) -> BTreeSet<BatchSeq> {
         self.acked.clone()
@@ -159,7 +163,7 @@ impl Contents {
 
 /// Finds the spools of processes that are gone, locks them, and says what of them is to be taken over.
 ///
-/// The caller holds `start.lock`, and its own spool's lock.
+/// The caller holds `start.lock`.
 pub(super) fn find(places: Places<'_>, node: NodeId, own: BootId) -> io::Result<(Vec<OldSpool>, Adoption)> {
     let all = spool_dirs(places.spools)?;
     let mut old = Vec::new();
@@ -192,6 +196,13 @@ pub(super) fn find(places: Places<'_>, node: NodeId, own: BootId) -> io::Result<
     let mut events: Vec<UsageEvent> = wanted.into_values().collect();
     events.sort_unstable_by_key(|event| (event.ts_ms, event.boot, event.seq));
     Ok((old, Adoption { events, leftovers }))
+}
+
+/// Deletes spools that never had an event: what starts left that failed, on a full disk for instance.
+pub(super) fn delete_unused(old: &mut Vec<OldSpool>) -> io::Result<()> {
+    let (unused, used) = std::mem::take(old).into_iter().partition(|old: &OldSpool| old.contents.is_unused());
+    *old = used;
+    unused.iter().try_for_each(OldSpool::delete)
 }
 
 /// Does the steps 1 to 3. Shipping has not begun.

@@ -96,10 +96,13 @@ pub fn list(dir: &Path) -> io::Result<Vec<SegmentName>> {
 #[allow(unsafe_code, reason = "std has no fallocate")]
 pub fn preallocate(file: &File, size: u64) -> io::Result<()> {
     let size = libc::off_t::try_from(size).map_err(io::Error::other)?;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ use crate::link::{Address, Link, LinkError};
 const IN_FLIGHT_MAX: usize = 4;
 /// How long the thread waits for an answer, or for a new batch, before it looks for the other.
 const TURN: Duration = Duration::from_millis(20);
+/// How often an idle connection is looked at.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -151,25 +153,35 @@ impl Ship {
             generation: Generation(0),
         })?;
         self.shared.counters.connected.store(true, Relaxed);
+        let mut looked = Instant::now();
         while !self.stopped() {
             self.fill(&mut link)?;
             let Some(oldest) = self.in_flight.front() else {
-                // A peer that has gone is noticed when the next batch is sent.
                 let _ = self.wake.recv_timeout(TURN);
+                // A peer that has gone is noticed also while there is nothing to send.
+                if looked.elapsed() > IDLE_LOOK {
+                    looked = Instant::now();
+                    self.hear(&mut link, Duration::from_nanos(1), backoff)?;
+                }
                 continue;
             };
             if oldest.since.max(self.answered).elapsed() > self.answer_timeout {
                 return Err(LinkError::Stalled(self.answer_timeout).into());
             }
-            match link.receive(TURN)? {
-                Some(Frame::Stored { spool, batch, refused }) => {
-                    self.stored(spool, batch, &refused)?;
-                    *backoff = BACKOFF_MIN;
-                }
-                Some(Frame::Ping) => link.send(&Frame::Pong)?,
-                Some(_) => return Err(LinkError::Unexpected.into()),
-                None => {}
+            self.hear(&mut link, TURN, backoff)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, link: &mut Link, timeout: Duration, backoff: &mut Duration) -> Result<(), ShipError> {
+        match link.receive(timeout)? {
+            Some(Frame::Stored { spool, batch, refused }) => {
+                self.stored(spool, batch, &refused)?;
+                *backoff = BACKOFF_MIN;
             }
+            Some(Frame::Ping) => link.send(&Frame::Pong)?,
+            Some(_) => return Err(LinkError::Unexpected.into()),
+            None => {}
         }
         Ok(())
     }

@@ -61,22 +61,18 @@ impl Received {
 
 /// A control plane: every batch it got, and the rows that it stored, by token.
 struct ControlPlane {
-    path: PathBuf,
     script: Arc<Mutex<Script>>,
     received: Arc<Mutex<Vec<Received>>>,
-    stored: Arc<Mutex<BTreeMap<(BootId, BatchSeq), Vec<UsageEvent>>>>,
+    stored: Arc<Mutex<Table>>,
 }
+
+type Table = BTreeMap<(BootId, BatchSeq), Vec<UsageEvent>>;
 
 impl ControlPlane {
     fn start(dir: &Path, script: Script) -> Self {
-        let path = dir.join("control.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let this = Self {
-            path,
-            script: Arc::new(Mutex::new(script)),
-            received: Arc::default(),
-            stored: Arc::default(),
-        };
+        let listener = UnixListener::bind(dir.join("control.sock")).unwrap();
+        let this =
+            Self { script: Arc::new(Mutex::new(script)), received: Arc::default(), stored: Arc::default() };
         let (script, received, stored) =
             (Arc::clone(&this.script), Arc::clone(&this.received), Arc::clone(&this.stored));
         std_thread::spawn(move || {
@@ -112,7 +108,7 @@ fn serve(
     mut peer: UnixStream,
     script: &Mutex<Script>,
     received: &Mutex<Vec<Received>>,
-    stored: &Mutex<BTreeMap<(BootId, BatchSeq), Vec<UsageEvent>>>,
+    stored: &Mutex<Table>,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
     loop {
@@ -198,6 +194,12 @@ fn settle(pool: &mut SlotPool, ts_ms: u64) -> EventSeq {
     let seq = slot.seq();
     slot.settle(&event);
     seq
+}
+
+fn settle_many(pool: &mut SlotPool, count: usize) {
+    for _ in 0..count {
+        settle(pool, NOON);
+    }
 }
 
 fn soon() -> Instant {
