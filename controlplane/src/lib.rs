@@ -1,1 +1,4 @@
 //! The control plane.
+
+/// Everything that talks to ClickHouse, and the embedded one.
+pub mod clickhouse;

@@ -1,0 +1,23 @@
+//! Everything that talks to ClickHouse: the embedded engine, the tables, ingest's inserts, rollups and reports.
+//!
+//! In reading order. An event enters through `insert` and never changes again; `rollup` derives the hours and days
+//! from it, and `usage_query` reads whichever of the two is the cheaper truth.
+//!
+//! **Invariant:** every value in `usage_events` comes from a data plane or from the registry; ClickHouse adds none.
+
+pub use self::client::{ClickHouseError, Client};
+
+/// A connection to any ClickHouse server, and what its errors mean for the sender.
+pub mod client;
+/// The embedded ClickHouse: fetched once, run as a child process that lives as long as its stdin.
+pub mod engine;
+/// Batches of usage events: one batch, one insert, one token.
+pub mod insert;
+/// Numbered SQL files, each applied once.
+pub mod migrate;
+/// What ids are called.
+pub mod names;
+/// Hours and days derived from raw.
+pub mod rollup;
+/// Sums for reports, and single events.
+pub mod usage_query;
