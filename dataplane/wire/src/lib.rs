@@ -11,6 +11,8 @@ pub mod event;
 pub mod frame;
 /// Identifiers and counters, one type for each.
 pub mod id;
+/// The form of API keys: prefix, alphabet, check.
+pub mod key_format;
 /// The spool's file format: segments and records.
 pub mod record;
 /// The number behind `x-request-id`.

@@ -1,0 +1,325 @@
+//! The registry: the control plane's truth about organizations, teams, applications, keys, aliases and deployments.
+//!
+//! It lives in an SQL database. Nothing outside this module tree knows which: statements keep to `$n` parameters and to
+//! columns of BIGINT, TEXT and BLOB, times are Unix milliseconds, and numbers come from a table of counters.
+//!
+//! Invariants:
+//!
+//!   * every change takes the next generation in its own transaction, and leaves a row in `changes`
+//!   * a number (of a key, an alias, a deployment, an attribution) is never given to anything else later
+//!   * rows of `attributions` are never updated
+//!   * a key that was revoked never becomes active
+
+/// Administrators and their credentials.
+pub mod admin;
+/// Which aliases an application or a key may use.
+mod allow;
+/// Applications.
+pub mod application;
+/// Who is billed: rows that never change.
+pub mod attribution;
+/// Keys and their lifecycle.
+pub mod key;
+/// Aliases and the deployments that serve them.
+pub mod model;
+/// What ids are called, for ClickHouse.
+pub mod names;
+/// Data planes that have been seen.
+pub mod node;
+/// Organizations.
+pub mod organization;
+/// Tables and their migrations.
+mod schema;
+/// What data planes get: snapshots and deltas.
+pub mod tables;
+/// Teams.
+pub mod team;
+/// A transaction that changes something.
+mod write;
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, Row as _};
+use thiserror::Error;
+use tokio::sync::watch;
+use wire::id::{Generation, RegistryId};
+use wire::table::Settings;
+
+use crate::keys::RandomError;
+
+type Db = sqlx::Sqlite;
+type Conn = sqlx::SqliteConnection;
+type Row = sqlx::sqlite::SqliteRow;
+type Tx = sqlx::Transaction<'static, Db>;
+
+/// The most rows that one page of a list has.
+pub const PAGE_ROWS_MAX: i64 = 1000;
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECTIONS_MAX: u32 = 8;
+const NAME_BYTES_MAX: usize = 128;
+const TEXT_BYTES_MAX: usize = 512;
+/// How many of the things that an ambiguous name could mean are told.
+const CHOICES_MAX: usize = 8;
+
+/// Why the registry could not answer or change.
+#[derive(Debug, Error)]
+pub enum RegistryError {
+    /// The database failed.
+    #[error("registry: {0}")]
+    Database(#[from] sqlx::Error),
+    /// No random bytes.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// Nothing has this id or name.
+    #[error("there is no {kind} with the id or name {wanted:?}")]
+    NotFound {
+        /// What was looked for.
+        kind: &'static str,
+        /// The id or name.
+        wanted: String,
+    },
+    /// Several have this name.
+    #[error("{wanted:?} is the name of more than one {kind}, name one by its id: {}", .choices.join(", "))]
+    Ambiguous {
+        /// What was looked for.
+        kind: &'static str,
+        /// The name.
+        wanted: String,
+        /// Their ids, and where they belong.
+        choices: Vec<String>,
+    },
+    /// The name is in use.
+    #[error("there is a {kind} with the name {name:?} already")]
+    Taken {
+        /// What was to be made.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A value is not one that the field takes.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field, as the admin API calls it.
+        field: &'static str,
+        /// What is allowed.
+        message: String,
+    },
+    /// A change that the present state forbids.
+    #[error("{0}")]
+    Conflict(String),
+    /// The database holds something that this program never wrote.
+    #[error("the registry holds a {what} that this program can't read")]
+    Corrupt {
+        /// What it is.
+        what: &'static str,
+    },
+    /// The database was written by a newer program.
+    #[error("the registry has schema {found}, this program knows schemas up to {known}")]
+    Newer {
+        /// The schema found.
+        found: i64,
+        /// The last schema known.
+        known: i64,
+    },
+}
+
+/// Shorthand for what the registry returns.
+pub type Result<T> = std::result::Result<T, RegistryError>;
+
+/// A handle on the registry; one for each process.
+pub struct Registry {
+    pool: sqlx::Pool<Db>,
+    id: RegistryId,
+    settings: Settings,
+    changed: watch::Sender<Generation>,
+}
+
+impl Registry {
+    /// Opens the registry in a file, makes it if it is not there, and brings its tables up to date.
+    pub async fn open(file: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
+        schema::migrate(&pool).await?;
+        let row = sqlx::query::<Db>("SELECT registry_id, generation, request_id_key FROM meta WHERE one = 1")
+            .fetch_one(&pool)
+            .await?;
+        let id = RegistryId::parse(row.try_get("registry_id")?)
+            .ok_or(RegistryError::Corrupt { what: "registry id" })?;
+        let request_id_key = row
+            .try_get::<Vec<u8>, _>("request_id_key")?
+            .try_into()
+            .map_err(|_| RegistryError::Corrupt { what: "request id key" })?;
+        let (changed, _) = watch::channel(generation(row.try_get("generation")?));
+        Ok(Self { pool, id, settings: Settings { request_id_key }, changed })
+    }
+
+    /// Which history of the registry this is.
+    #[must_use]
+    pub fn id(&self) -> RegistryId {
+        self.id
+    }
+
+    /// What the whole installation shares.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The generation now.
+    pub async fn generation(&self) -> Result<Generation> {
+        let mut conn = self.pool.acquire().await?;
+        generation_of(&mut conn).await
+    }
+
+    /// Tells of each new generation after its commit.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Generation> {
+        self.changed.subscribe()
+    }
+
+    /// Closes the database in order.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// Which part of a list is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The id after which it begins.
+    pub after: Option<String>,
+    /// How many rows at most; 1 to `PAGE_ROWS_MAX`.
+    pub limit: Option<i64>,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub struct Listed<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether there are more after them.
+    pub has_more: bool,
+}
+
+impl<T> Listed<T> {
+    /// Makes a page of at most `limit` of rows of which one more was asked for.
+    fn cut(mut rows: Vec<T>, limit: i64) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        Self { rows, has_more }
+    }
+}
+
+impl Page {
+    fn limit(&self) -> i64 {
+        self.limit.unwrap_or(PAGE_ROWS_MAX).clamp(1, PAGE_ROWS_MAX)
+    }
+}
+
+/// A change of a field that may be unset: left alone, unset, or set.
+pub type Patch<T> = Option<Option<T>>;
+
+/// Unix time now, in milliseconds.
+#[must_use]
+pub fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// A statement made of constant parts.
+fn statement(select: &'static str, tail: &'static str) -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("{select} {tail}"))
+}
+
+async fn generation_of(conn: &mut Conn) -> Result<Generation> {
+    let row = sqlx::query::<Db>("SELECT generation FROM meta WHERE one = 1").fetch_one(conn).await?;
+    Ok(generation(row.try_get("generation")?))
+}
+
+fn generation(stored: i64) -> Generation {
+    Generation(number(stored))
+}
+
+/// A number as the wire has it; the database never holds a negative one.
+fn number(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
+}
+
+/// A number as the database has it.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Chooses among what bears an id or a name: the one with that id, else the only one with that name.
+fn pick<T>(
+    kind: &'static str,
+    wanted: &str,
+    mut found: Vec<T>,
+    id: impl Fn(&T) -> &str,
+    place: impl Fn(&T) -> String,
+) -> Result<T> {
+    if let Some(at) = found.iter().position(|one| id(one) == wanted) {
+        return Ok(found.swap_remove(at));
+    }
+    let wanted = wanted.to_owned();
+    if found.len() > 1 {
+        let choices = found.iter().take(CHOICES_MAX).map(|one| format!("{} ({})", id(one), place(one)));
+        return Err(RegistryError::Ambiguous { kind, wanted, choices: choices.collect() });
+    }
+    found.pop().ok_or(RegistryError::NotFound { kind, wanted })
+}
+
+fn check_name(field: &'static str, name: &str) -> Result<()> {
+    let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.trim() == name;
+    if fits && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message =
+        format!("1 to {NAME_BYTES_MAX} bytes without control characters or white space at its ends");
+    Err(RegistryError::Invalid { field, message })
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<()> {
+    if text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let message = format!("at most {TEXT_BYTES_MAX} bytes without control characters");
+    Err(RegistryError::Invalid { field, message })
+}
+
+/// Checks a text that may be absent; an empty one is one that is absent.
+fn optional_text(field: &'static str, text: Option<String>) -> Result<Option<String>> {
+    if let Some(text) = &text {
+        check_text(field, text)?;
+    }
+    Ok(text.filter(|text| !text.is_empty()))
+}
+
+/// Turns a clash of names into the error that says so.
+fn taken(kind: &'static str, name: &str) -> impl FnOnce(sqlx::Error) -> RegistryError {
+    let name = name.to_owned();
+    move |error| match &error {
+        sqlx::Error::Database(database) if database.is_unique_violation() => {
+            RegistryError::Taken { kind, name }
+        }
+        _ => RegistryError::Database(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! What data planes get: the whole tables at one generation, or what changed after one.
+//!
+//! Both come from one read transaction each. A snapshot is read page by page while it is sent, and no change that is
+//! committed meanwhile shows in it. A delta holds the *present* state of what changed, so that applying an old one after
+//! a new one does no harm.
+
+use std::collections::HashSet;
+
+use sqlx::Row as _;
+use wire::frame::PART_CHANGES;
+use wire::id::{AliasId, ApplicationId, AttributionId, DeploymentId, Generation, KeyId};
+use wire::table::{self, Change};
+
+use super::write::Kind;
+use super::{
+    Conn, Db, Registry, RegistryError, Result, Row, Tx, allow, generation, generation_of, key, model, number,
+    statement, stored,
+};
+
+/// A data plane that is further behind gets a snapshot.
+const BEHIND_MAX: u64 = 100_000;
+
+/// What changed from one generation to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// The generation it builds on.
+    pub from: Generation,
+    /// The generation it leads to.
+    pub to: Generation,
+    /// The changes; none where all of them concern the control plane alone.
+    pub changes: Vec<Change>,
+}
+
+/// What there is after a generation.
+#[derive(Debug)]
+pub enum Since {
+    /// Nothing.
+    Current,
+    /// This, and perhaps more after it.
+    Delta(Delta),
+    /// Too much, or a generation that this registry has not reached: a snapshot is called for.
+    Unknown,
+}
+
+/// The whole tables, read in parts.
+pub struct Snapshot {
+    tx: Tx,
+    generation: Generation,
+    settings: Option<Change>,
+    stage: usize,
+    after: i64,
+}
+
+/// In this order, so that nothing names what has not come yet.
+const STAGES: [(Kind, &str); 4] = [
+    (Kind::Deployment, "WHERE id > $1 AND removed_ms IS NULL ORDER BY id LIMIT $2"),
+    (Kind::Alias, "WHERE id > $1 AND removed_ms IS NULL ORDER BY id LIMIT $2"),
+    (Kind::Application, "WHERE id > $1 ORDER BY id LIMIT $2"),
+    (Kind::Key, "WHERE id > $1 ORDER BY id LIMIT $2"),
+];
+
+const ALIASES: &str = "SELECT id, name, created_ms, removed_ms FROM aliases";
+const APPLICATIONS: &str = "SELECT id, allow FROM applications";
+const KEYS: &str =
+    "SELECT id, application, attribution, digest, status, allow, retiring_until_ms, expires_ms FROM keys";
+
+impl Registry {
+    /// Begins to read the whole tables.
+    pub async fn snapshot(&self) -> Result<Snapshot> {
+        let mut tx = self.pool.begin().await?;
+        // The first read fixes what the transaction sees.
+        let generation = generation_of(&mut tx).await?;
+        let settings = Some(Change::Settings(self.settings.clone()));
+        Ok(Snapshot { tx, generation, settings, stage: 0, after: 0 })
+    }
+
+    /// What changed after a generation: of at most `PART_CHANGES` generations.
+    pub async fn since(&self, from: Generation) -> Result<Since> {
+        let mut tx = self.pool.begin().await?;
+        let now = generation_of(&mut tx).await?;
+        if from == now {
+            return Ok(Since::Current);
+        }
+        if from > now || now.0 - from.0 > BEHIND_MAX {
+            return Ok(Since::Unknown);
+        }
+        let rows = sqlx::query::<Db>(
+            "SELECT generation, kind, entity FROM changes WHERE generation > $1 ORDER BY generation LIMIT $2",
+        )
+        .bind(stored(from.0))
+        .bind(stored(PART_CHANGES as u64))
+        .fetch_all(&mut *tx)
+        .await?;
+        let (mut to, mut changes, mut seen) = (from, Vec::new(), HashSet::new());
+        for row in rows {
+            to = generation(row.try_get("generation")?);
+            let (kind, entity): (String, i64) = (row.try_get("kind")?, row.try_get("entity")?);
+            if seen.insert((kind.clone(), entity)) {
+                let kind = Kind::parse(&kind).ok_or(RegistryError::Corrupt { what: "kind of a change" })?;
+                changes.extend(present(&mut tx, kind, entity).await?);
+            }
+        }
+        Ok(Since::Delta(Delta { from, to, changes }))
+    }
+}
+
+impl Snapshot {
+    /// The generation that the tables stand for.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The next part, of at most `PART_CHANGES` changes; `None` after the last.
+    pub async fn next_part(&mut self) -> Result<Option<Vec<Change>>> {
+        let mut part: Vec<Change> = self.settings.take().into_iter().collect();
+        while let Some((kind, tail)) = STAGES.get(self.stage)
+            && part.len() < PART_CHANGES
+        {
+            let room = PART_CHANGES - part.len();
+            let select = select_of(*kind).ok_or(RegistryError::Corrupt { what: "kind of a change" })?;
+            let rows = sqlx::query::<Db>(statement(select, tail))
+                .bind(self.after)
+                .bind(stored(room as u64))
+                .fetch_all(&mut *self.tx)
+                .await?;
+            for row in &rows {
+                part.push(change(&mut self.tx, *kind, row).await?);
+            }
+            match rows.last() {
+                Some(row) if rows.len() == room => self.after = row.try_get("id")?,
+                _ => (self.stage, self.after) = (self.stage + 1, 0),
+            }
+        }
+        Ok((!part.is_empty()).then_some(part))
+    }
+}
+
+fn select_of(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::Deployment => Some(model::DEPLOYMENTS),
+        Kind::Alias => Some(ALIASES),
+        Kind::Application => Some(APPLICATIONS),
+        Kind::Key => Some(KEYS),
+        Kind::Organization | Kind::Team | Kind::Admin => None,
+    }
+}
+
+/// The present state of one entity; `None` where data planes do not hear of its kind.
+async fn present(conn: &mut Conn, kind: Kind, entity: i64) -> Result<Option<Change>> {
+    let Some(select) = select_of(kind) else { return Ok(None) };
+    let row =
+        sqlx::query::<Db>(statement(select, "WHERE id = $1")).bind(entity).fetch_one(&mut *conn).await?;
+    change(conn, kind, &row).await.map(Some)
+}
+
+async fn change(conn: &mut Conn, kind: Kind, row: &Row) -> Result<Change> {
+    let id: i64 = row.try_get("id")?;
+    match kind {
+        Kind::Key => key_change(row, id),
+        Kind::Application => Ok(Change::Application(table::Application {
+            id: ApplicationId(number(id)),
+            allow: allow::wire(row.try_get("allow")?)?,
+        })),
+        Kind::Alias => alias_change(conn, row, id).await,
+        Kind::Deployment => deployment_change(row, id),
+        Kind::Organization | Kind::Team | Kind::Admin => {
+            Err(RegistryError::Corrupt { what: "kind of a change" })
+        }
+    }
+}
+
+fn key_change(row: &Row, id: i64) -> Result<Change> {
+    let digest = key::digest(row)?;
+    if row.try_get::<&str, _>("status")? == "revoked" {
+        return Ok(Change::NoKey(digest));
+    }
+    let ends: [Option<i64>; 2] = [row.try_get("retiring_until_ms")?, row.try_get("expires_ms")?];
+    let allow = row.try_get::<Option<&str>, _>("allow")?.map(allow::wire).transpose()?;
+    Ok(Change::Key(table::Key {
+        digest,
+        id: KeyId(number(id)),
+        application: ApplicationId(number(row.try_get("application")?)),
+        attribution: AttributionId(number(row.try_get("attribution")?)),
+        not_after_ms: ends.into_iter().flatten().min().map_or(0, number),
+        allow,
+    }))
+}
+
+async fn alias_change(conn: &mut Conn, row: &Row, id: i64) -> Result<Change> {
+    let wire_id = AliasId(small(id)?);
+    if row.try_get::<Option<i64>, _>("removed_ms")?.is_some() {
+        return Ok(Change::NoAlias(wire_id));
+    }
+    let rows =
+        sqlx::query::<Db>("SELECT id FROM deployments WHERE alias = $1 AND removed_ms IS NULL ORDER BY id")
+            .bind(id)
+            .fetch_all(conn)
+            .await?;
+    let deployments = rows.iter().map(|row| Ok(DeploymentId(small(row.try_get("id")?)?)));
+    Ok(Change::Alias(table::Alias {
+        id: wire_id,
+        name: row.try_get("name")?,
+        created_s: number(row.try_get::<i64, _>("created_ms")? / 1000),
+        deployments: deployments.collect::<Result<_>>()?,
+    }))
+}
+
+fn deployment_change(row: &Row, id: i64) -> Result<Change> {
+    let id = DeploymentId(small(id)?);
+    if row.try_get::<Option<i64>, _>("removed_ms")?.is_some() {
+        return Ok(Change::NoDeployment(id));
+    }
+    let deployment = model::read_deployment(row)?;
+    Ok(Change::Deployment(table::Deployment {
+        id,
+        name: deployment.name,
+        base_url: deployment.upstream,
+        dialect: deployment.dialect,
+        upstream_model: deployment.upstream_model,
+        credential: deployment.credential,
+        api_version: deployment.api_version,
+        weight: deployment.weight,
+        on_disconnect: deployment.on_disconnect,
+        replay_safe: deployment.replay_safe,
+        connect_timeout_ms: deployment.connect_timeout_ms,
+        first_byte_timeout_ms: deployment.first_byte_timeout_ms,
+        idle_timeout_ms: deployment.idle_timeout_ms,
+    }))
+}
+
+fn small(id: i64) -> Result<u32> {
+    u32::try_from(id).map_err(|_| RegistryError::Corrupt { what: "number of a model" })
+}

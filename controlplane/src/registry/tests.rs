@@ -1,0 +1,504 @@
+//! The registry on a temporary database: generations, names, attributions, numbers, revocation.
+
+use wire::id::{AliasId, Generation};
+use wire::table::{Allow, Change, Dialect, OnDisconnect};
+
+use super::admin::Role;
+use super::application::{ApplicationPatch, NewApplication};
+use super::key::{KeyPatch, KeyStatus, NewKey};
+use super::model::Deployment;
+use super::organization::{NewOrganization, OrganizationPatch};
+use super::tables::Since;
+use super::team::{NewTeam, TeamPatch};
+use super::*;
+use crate::keys;
+
+struct Fixture {
+    registry: Registry,
+    dir: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Fixture {
+    type Target = Registry;
+
+    fn deref(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+async fn empty() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    Fixture { registry: Registry::open(&dir.path().join("registry.db")).await.unwrap(), dir }
+}
+
+/// One organization, team, application, each named `demo`.
+async fn demo() -> Fixture {
+    let registry = empty().await;
+    organization(&registry, "demo").await;
+    team(&registry, "demo", "demo").await;
+    application(&registry, "demo", "demo").await;
+    registry
+}
+
+async fn organization(registry: &Registry, name: &str) {
+    let new = NewOrganization { name: name.into(), ..NewOrganization::default() };
+    registry.create_organization(new).await.unwrap();
+}
+
+async fn team(registry: &Registry, organization: &str, name: &str) {
+    let new = NewTeam { name: name.into(), organization: organization.into(), ..NewTeam::default() };
+    registry.create_team(new).await.unwrap();
+}
+
+async fn application(registry: &Registry, team: &str, name: &str) {
+    let new = NewApplication {
+        name: name.into(),
+        team: team.into(),
+        models: vec!["*".into()],
+        ..Default::default()
+    };
+    registry.create_application(new).await.unwrap();
+}
+
+fn new_key() -> NewKey {
+    NewKey { application: "demo".into(), ..NewKey::default() }
+}
+
+fn deployment(name: &str) -> Deployment {
+    Deployment {
+        name: name.into(),
+        upstream: "http://127.0.0.1:1/v1".into(),
+        upstream_model: String::new(),
+        dialect: Dialect::Openai,
+        credential: String::new(),
+        api_version: String::new(),
+        weight: 1,
+        on_disconnect: OnDisconnect::Cancel,
+        replay_safe: false,
+        connect_timeout_ms: 1,
+        first_byte_timeout_ms: 2,
+        idle_timeout_ms: 3,
+    }
+}
+
+async fn changes_since(registry: &Registry, from: Generation) -> Vec<Change> {
+    match registry.since(from).await.unwrap() {
+        Since::Delta(delta) => delta.changes,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn snapshot(registry: &Registry) -> Vec<Change> {
+    let mut snapshot = registry.snapshot().await.unwrap();
+    let mut all = Vec::new();
+    while let Some(part) = snapshot.next_part().await.unwrap() {
+        all.extend(part);
+    }
+    all
+}
+
+async fn attribution_of(registry: &Registry, key: &str) -> wire::id::AttributionId {
+    let prefix = registry.key(key).await.unwrap().id;
+    let row = sqlx::query::<Db>("SELECT attribution FROM keys WHERE public_id = $1")
+        .bind(prefix)
+        .fetch_one(&registry.pool)
+        .await
+        .unwrap();
+    wire::id::AttributionId(number(row.get("attribution")))
+}
+
+#[tokio::test]
+async fn every_change_takes_a_generation_and_leaves_a_row() {
+    let registry = demo().await;
+    let key = registry.create_key(new_key()).await.unwrap().0.id;
+    let mut before = registry.generation().await.unwrap();
+    let mut follower = registry.subscribe();
+    macro_rules! takes_a_generation {
+        ($($change:expr),+ $(,)?) => {$(
+            $change.await.unwrap();
+            let now = registry.generation().await.unwrap();
+            assert!(now > before, "{}", stringify!($change));
+            assert_eq!(*follower.borrow_and_update(), now, "{}", stringify!($change));
+            before = now;
+        )+};
+    }
+    let renamed = |name: &str| Some(name.to_owned());
+    takes_a_generation!(
+        registry.update_organization("demo", OrganizationPatch { name: renamed("o2"), ..Default::default() }),
+        registry.update_team("demo", TeamPatch { name: renamed("t2"), ..Default::default() }),
+        registry.update_application("demo", ApplicationPatch { name: renamed("a2"), ..Default::default() }),
+        registry.update_key(&key, KeyPatch { description: renamed("ci"), ..Default::default() }),
+        registry.set_model("m", &[deployment("d")]),
+        registry.set_model("m", &[deployment("e")]),
+        registry.remove_model("m"),
+        registry.create_admin("bootstrap", Role::Owner, keys::digest(b"a")),
+        registry.revoke_keys(std::slice::from_ref(&key)),
+    );
+    let rows = sqlx::query::<Db>(
+        "SELECT COUNT(*) AS n, MIN(generation) AS low, MAX(generation) AS high FROM changes",
+    )
+    .fetch_one(&registry.pool)
+    .await
+    .unwrap();
+    assert_eq!((rows.get::<i64, _>("low"), rows.get::<i64, _>("high")), (2, stored(before.0)));
+    assert_eq!(rows.get::<i64, _>("n"), stored(before.0) - 1, "no generation is skipped or taken twice");
+}
+
+#[tokio::test]
+async fn what_changes_nothing_takes_no_generation() {
+    let registry = demo().await;
+    registry.set_model("m", &[deployment("d")]).await.unwrap();
+    registry.create_admin("bootstrap", Role::Owner, keys::digest(b"a")).await.unwrap();
+    let before = registry.generation().await.unwrap();
+    registry.set_model("m", &[deployment("d")]).await.unwrap();
+    registry.update_team("demo", TeamPatch::default()).await.unwrap();
+    assert!(!registry.create_admin("bootstrap", Role::Owner, keys::digest(b"a")).await.unwrap());
+    assert!(
+        registry
+            .create_team(NewTeam { name: "demo".into(), organization: "demo".into(), ..Default::default() })
+            .await
+            .is_err()
+    );
+    assert_eq!(registry.generation().await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn an_id_or_a_name_finds_the_same_thing() {
+    let registry = demo().await;
+    let team = registry.team("demo").await.unwrap();
+    assert!(team.id.starts_with("team_"));
+    assert_eq!(registry.team(&team.id).await.unwrap(), team);
+    let (key, secret, _) =
+        registry.create_key(NewKey { description: "ci".into(), ..new_key() }).await.unwrap();
+    assert_eq!(key.id[4..], key.prefix[6..]);
+    assert!(secret.reveal().starts_with(&key.prefix));
+    for wanted in [&key.id, &key.prefix, "ci"] {
+        assert_eq!(registry.key(wanted).await.unwrap(), key, "{wanted}");
+    }
+    assert!(matches!(registry.team("other").await, Err(RegistryError::NotFound { .. })));
+}
+
+#[tokio::test]
+async fn an_ambiguous_name_is_an_error_that_names_the_choices() {
+    let registry = demo().await;
+    organization(&registry, "acme").await;
+    team(&registry, "acme", "demo").await;
+    let error = registry.team("demo").await.unwrap_err();
+    let RegistryError::Ambiguous { choices, .. } = &error else { panic!("{error}") };
+    assert_eq!(choices.len(), 2);
+    assert!(choices[0].starts_with("team_") && choices[0].ends_with("(in demo)"), "{choices:?}");
+    assert!(choices[1].ends_with("(in acme)"), "{choices:?}");
+}
+
+#[tokio::test]
+async fn an_id_wins_over_a_name_that_looks_like_it() {
+    let registry = demo().await;
+    let id = registry.organization("demo").await.unwrap().id;
+    organization(&registry, &id).await;
+    assert_eq!(registry.organization(&id).await.unwrap().name, "demo");
+}
+
+#[tokio::test]
+async fn a_pasted_key_is_not_repeated_in_the_error() {
+    let registry = demo().await;
+    let (_, secret, _) = registry.create_key(new_key()).await.unwrap();
+    let error = registry.key(secret.reveal()).await.unwrap_err();
+    assert!(!error.to_string().contains(&secret.reveal()[15..]));
+}
+
+#[tokio::test]
+async fn a_move_makes_a_new_attribution_and_leaves_the_old_one() {
+    let registry = demo().await;
+    registry.create_key(NewKey { description: "ci".into(), ..new_key() }).await.unwrap();
+    let first = attribution_of(&registry, "ci").await;
+    let before = registry.attribution(first).await.unwrap().unwrap();
+    let mut seen = vec![first];
+    let set = |text: &str| Some(Some(text.to_owned()));
+    team(&registry, "demo", "other").await;
+    registry
+        .update_organization("demo", OrganizationPatch { plan: set("bronze"), ..Default::default() })
+        .await
+        .unwrap();
+    seen.push(attribution_of(&registry, "ci").await);
+    registry.update_team("demo", TeamPatch { plan: set("silver"), ..Default::default() }).await.unwrap();
+    seen.push(attribution_of(&registry, "ci").await);
+    registry
+        .update_application("demo", ApplicationPatch { cost_centre: set("4711"), ..Default::default() })
+        .await
+        .unwrap();
+    seen.push(attribution_of(&registry, "ci").await);
+    registry.update_key("ci", KeyPatch { plan: set("gold"), ..Default::default() }).await.unwrap();
+    seen.push(attribution_of(&registry, "ci").await);
+    let to_other = ApplicationPatch { team: Some("other".into()), ..Default::default() };
+    registry.update_application("demo", to_other).await.unwrap();
+    let last = attribution_of(&registry, "ci").await;
+    seen.push(last);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 6, "each change of who is billed makes a row");
+    assert_eq!(registry.attribution(first).await.unwrap().unwrap(), before);
+    let last = registry.attribution(last).await.unwrap().unwrap();
+    assert_eq!((last.plan.as_str(), last.cost_centre.as_str()), ("gold", "4711"));
+    assert_eq!(last.team_id, registry.team("other").await.unwrap().id);
+}
+
+#[tokio::test]
+async fn a_change_that_does_not_touch_billing_keeps_the_attribution() {
+    let registry = demo().await;
+    registry.create_key(NewKey { description: "ci".into(), ..new_key() }).await.unwrap();
+    let first = attribution_of(&registry, "ci").await;
+    registry.update_team("demo", TeamPatch { name: Some("t2".into()), ..Default::default() }).await.unwrap();
+    registry.update_key("ci", KeyPatch { models: Some(Some(vec![])), ..Default::default() }).await.unwrap();
+    assert_eq!(attribution_of(&registry, "ci").await, first);
+}
+
+#[tokio::test]
+async fn numbers_of_removed_aliases_and_deployments_are_never_given_again() {
+    let registry = demo().await;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let from = registry.generation().await.unwrap();
+        registry.set_model("m", &[deployment("d")]).await.unwrap();
+        for change in changes_since(&registry, from).await {
+            match change {
+                Change::Alias(alias) => seen.push(("alias", alias.id.0)),
+                Change::Deployment(deployment) => seen.push(("deployment", deployment.id.0)),
+                other => panic!("{other:?}"),
+            }
+        }
+        registry.remove_model("m").await.unwrap();
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 6, "{seen:?}");
+    assert_eq!(
+        registry.alias_name(AliasId(1)).await.unwrap().as_deref(),
+        Some("m"),
+        "history keeps the name"
+    );
+    assert_eq!(registry.alias_name(AliasId(99)).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_deployment_that_keeps_its_name_keeps_its_number() {
+    let registry = demo().await;
+    registry.set_model("m", &[deployment("a"), deployment("b")]).await.unwrap();
+    let from = registry.generation().await.unwrap();
+    let changed = Deployment { weight: 7, ..deployment("b") };
+    registry.set_model("m", &[changed, deployment("c")]).await.unwrap();
+    let changes = changes_since(&registry, from).await;
+    assert!(changes.iter().any(|c| matches!(c, Change::NoDeployment(id) if id.0 == 1)), "{changes:?}");
+    assert!(
+        changes.iter().any(|c| matches!(c, Change::Deployment(d) if d.id.0 == 2 && d.weight == 7)),
+        "{changes:?}"
+    );
+    assert!(changes.iter().any(|c| matches!(c, Change::Alias(a) if a.deployments.len() == 2)), "{changes:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_may_use_an_alias_may_not_use_a_later_one_of_that_name() {
+    let registry = demo().await;
+    registry.set_model("m", &[deployment("d")]).await.unwrap();
+    let new = NewKey { description: "ci".into(), models: Some(vec!["m".into()]), ..new_key() };
+    assert_eq!(registry.create_key(new).await.unwrap().0.models, Some(vec!["m".to_owned()]));
+    registry.remove_model("m").await.unwrap();
+    registry.set_model("m", &[deployment("d")]).await.unwrap();
+    assert_eq!(registry.key("ci").await.unwrap().models, Some(vec![]));
+}
+
+#[tokio::test]
+async fn lists_of_models_reach_data_planes_as_they_were_meant() {
+    let registry = demo().await;
+    registry.set_model("m", &[deployment("d")]).await.unwrap();
+    for (models, allow) in [
+        (None, None),
+        (Some(vec![]), Some(Allow::Nothing)),
+        (Some(vec!["*".to_owned()]), Some(Allow::All)),
+        (Some(vec!["m".to_owned()]), Some(Allow::Only(vec![AliasId(1)]))),
+    ] {
+        let from = registry.generation().await.unwrap();
+        let key = registry.create_key(NewKey { models: models.clone(), ..new_key() }).await.unwrap().0;
+        assert_eq!(key.models, models);
+        let changes = changes_since(&registry, from).await;
+        let [Change::Key(key)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!(key.allow, allow);
+    }
+    let unknown = NewKey { models: Some(vec!["x".into()]), ..new_key() };
+    assert!(matches!(
+        registry.create_key(unknown).await,
+        Err(RegistryError::Invalid { field: "models", .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_revoked_key_stays_revoked() {
+    let registry = demo().await;
+    let (key, secret, _) = registry.create_key(new_key()).await.unwrap();
+    let wanted = [key.id.clone()];
+    let revoked = registry.revoke_keys(&wanted).await.unwrap();
+    assert_eq!(revoked.keys[0].status, KeyStatus::Revoked);
+    assert_eq!(revoked.digests, [secret.digest()]);
+    let again = registry.revoke_keys(&wanted).await.unwrap();
+    assert_eq!((again.generation, &again.digests), (revoked.generation, &revoked.digests));
+    assert_eq!(again.keys[0].revoked_ms, revoked.keys[0].revoked_ms);
+    let patch = KeyPatch { expires_ms: Some(None), ..KeyPatch::default() };
+    assert!(matches!(registry.update_key(&key.id, patch).await, Err(RegistryError::Conflict(_))));
+    let team = TeamPatch { plan: Some(Some("gold".into())), ..TeamPatch::default() };
+    registry.update_team("demo", team).await.unwrap();
+    assert!(snapshot(&registry).await.contains(&Change::NoKey(secret.digest())));
+    assert!(!snapshot(&registry).await.iter().any(|change| matches!(change, Change::Key(_))));
+}
+
+#[tokio::test]
+async fn one_unknown_key_among_several_revokes_none() {
+    let registry = demo().await;
+    let key = registry.create_key(new_key()).await.unwrap().0.id;
+    assert!(registry.revoke_keys(&[key.clone(), "key_nothing".into()]).await.is_err());
+    assert_eq!(registry.key(&key).await.unwrap().status, KeyStatus::Active);
+}
+
+#[tokio::test]
+async fn the_earlier_of_retirement_and_expiry_reaches_data_planes() {
+    let registry = demo().await;
+    let (soon, late) = (now_ms() + 1_000_000, now_ms() + 2_000_000);
+    let key = registry.create_key(NewKey { expires_ms: Some(late), ..new_key() }).await.unwrap().0;
+    let from = registry.generation().await.unwrap();
+    let patch = KeyPatch { retiring_until_ms: Some(Some(soon)), ..KeyPatch::default() };
+    assert_eq!(registry.update_key(&key.id, patch).await.unwrap().status, KeyStatus::Retiring);
+    let changes = changes_since(&registry, from).await;
+    let [Change::Key(key)] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(key.not_after_ms, number(soon));
+    let past = NewKey { expires_ms: Some(1), ..new_key() };
+    assert!(matches!(registry.create_key(past).await, Err(RegistryError::Invalid { .. })));
+}
+
+#[tokio::test]
+async fn a_snapshot_does_not_see_what_is_committed_while_it_is_read() {
+    let registry = demo().await;
+    let mut reading = registry.snapshot().await.unwrap();
+    let held = reading.generation();
+    registry.create_key(new_key()).await.unwrap();
+    let mut all = Vec::new();
+    while let Some(part) = reading.next_part().await.unwrap() {
+        all.extend(part);
+    }
+    assert!(matches!(all[0], Change::Settings(_)));
+    assert!(!all.iter().any(|change| matches!(change, Change::Key(_))));
+    assert!(matches!(&changes_since(&registry, held).await[..], [Change::Key(_)]));
+}
+
+#[tokio::test]
+async fn a_snapshot_of_many_keys_comes_in_parts_and_misses_none() {
+    let registry = demo().await;
+    let attribution = {
+        registry.create_key(new_key()).await.unwrap();
+        1i64
+    };
+    let mut write = registry.write().await.unwrap();
+    for n in 0..9000i64 {
+        let id = write.next_id("key").await.unwrap();
+        sqlx::query::<Db>(
+            "INSERT INTO keys (id, public_id, application, attribution, prefix, digest, description, status, created_ms)
+             VALUES ($1, $2, 1, $3, '', $4, '', 'active', 0)",
+        )
+        .bind(id)
+        .bind(format!("key_{n}"))
+        .bind(attribution)
+        .bind(&keys::digest(&n.to_le_bytes()).0[..])
+        .execute(write.conn())
+        .await
+        .unwrap();
+    }
+    write.commit().await.unwrap();
+    let mut reading = registry.snapshot().await.unwrap();
+    let (mut parts, mut ids) = (0, std::collections::HashSet::new());
+    while let Some(part) = reading.next_part().await.unwrap() {
+        assert!(part.len() <= wire::frame::PART_CHANGES);
+        parts += 1;
+        ids.extend(part.iter().filter_map(|change| match change {
+            Change::Key(key) => Some(key.id.0),
+            _ => None,
+        }));
+    }
+    assert_eq!((parts, ids.len()), (3, 9001));
+}
+
+#[tokio::test]
+async fn a_generation_that_the_registry_has_not_reached_calls_for_a_snapshot() {
+    let registry = demo().await;
+    let now = registry.generation().await.unwrap();
+    assert!(matches!(registry.since(now).await.unwrap(), Since::Current));
+    assert!(matches!(registry.since(Generation(now.0 + 1)).await.unwrap(), Since::Unknown));
+}
+
+#[tokio::test]
+async fn a_registry_opened_again_is_the_same() {
+    let registry = demo().await;
+    let (id, settings) = (registry.id(), registry.settings().clone());
+    let generation = registry.generation().await.unwrap();
+    registry.close().await;
+    let again = Registry::open(&registry.dir.path().join("registry.db")).await.unwrap();
+    assert_eq!((again.id(), again.settings()), (id, &settings));
+    assert_eq!(again.generation().await.unwrap(), generation);
+    assert_ne!(id, empty().await.id());
+}
+
+#[tokio::test]
+async fn a_registry_of_a_newer_program_is_refused() {
+    let registry = empty().await;
+    sqlx::query::<Db>("UPDATE meta SET schema_version = 1000").execute(&registry.pool).await.unwrap();
+    let again = Registry::open(&registry.dir.path().join("registry.db")).await;
+    assert!(matches!(again, Err(RegistryError::Newer { found: 1000, .. })));
+}
+
+#[tokio::test]
+async fn pages_go_through_a_list_without_gaps() {
+    let registry = demo().await;
+    for n in 0..5 {
+        team(&registry, "demo", &format!("t{n}")).await;
+    }
+    let (mut names, mut page) = (Vec::new(), Page { after: None, limit: Some(4) });
+    loop {
+        let listed = registry.teams(Some("demo"), &page).await.unwrap();
+        names.extend(listed.rows.iter().map(|team| team.name.clone()));
+        page.after = listed.rows.last().map(|team| team.id.clone());
+        if !listed.has_more {
+            break;
+        }
+    }
+    assert_eq!(names, ["demo", "t0", "t1", "t2", "t3", "t4"]);
+}
+
+#[tokio::test]
+async fn names_follow_every_rename() {
+    let registry = demo().await;
+    registry.create_key(new_key()).await.unwrap();
+    let (to, names) = registry.names_since(Generation(0)).await.unwrap();
+    let mut kinds: Vec<_> = names.iter().map(|name| name.kind).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, ["application", "key", "organization", "team"]);
+    assert_eq!(to, registry.generation().await.unwrap());
+    registry.update_team("demo", TeamPatch { name: Some("t2".into()), ..Default::default() }).await.unwrap();
+    let (to, names) = registry.names_since(to).await.unwrap();
+    assert_eq!(names.len(), 1);
+    assert_eq!((names[0].name.as_str(), names[0].version), ("t2", to.0));
+    assert_eq!(registry.names_since(to).await.unwrap(), (to, vec![]));
+}
+
+#[tokio::test]
+async fn names_that_could_mislead_are_refused() {
+    let registry = demo().await;
+    for bad in ["", " demo", "a\nb", &"x".repeat(129)] {
+        let new = NewOrganization { name: bad.into(), ..NewOrganization::default() };
+        assert!(
+            matches!(registry.create_organization(new).await, Err(RegistryError::Invalid { .. })),
+            "{bad:?}"
+        );
+    }
+    for bad in ["*", "a b", "a\"b"] {
+        assert!(registry.set_model(bad, &[deployment("d")]).await.is_err(), "{bad:?}");
+    }
+    let twice = [deployment("d"), deployment("d")];
+    assert!(registry.set_model("m", &twice).await.is_err());
+    assert!(registry.set_model("m", &[]).await.is_err());
+}
