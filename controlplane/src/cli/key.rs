@@ -1,0 +1,132 @@
+//! `liutong key`: keys of applications.
+//!
+//! The secret exists in three places at most: the control plane's answer, this process, and where it is
+//! printed or written to. With `--write-secret` the file is made before the key, so that no key is made whose
+//! secret has no place.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::CliError;
+use super::admin::Admin;
+use super::args::{KeyCommand, KeyCreate};
+use super::output::{Format, Output, print};
+use super::registry::{aliases, body, query};
+
+const COLUMNS: [&str; 9] =
+    ["id", "prefix", "application", "team", "description", "status", "models", "created_at", "expires_at"];
+
+pub(super) async fn run(admin: &Admin, out: &Output, command: KeyCommand) -> Result<(), CliError> {
+    match command {
+        KeyCommand::Create(options) => create(admin, out, options).await,
+        KeyCommand::List { application, team } => {
+            let filters = [("application", &application), ("team", &team)];
+            out.list(&admin.list("listing keys".to_owned(), &["keys"], &query(&filters)).await?, &COLUMNS)
+        }
+        KeyCommand::Show { key } => {
+            out.one(&admin.get(format!("showing key {key}"), &["keys", &key], &[]).await?)
+        }
+        KeyCommand::Revoke { key } => revoke(admin, out, &key).await,
+    }
+}
+
+async fn create(admin: &Admin, out: &Output, options: KeyCreate) -> Result<(), CliError> {
+    let expires_at = match options.expires_at {
+        Some(when) => Some(
+            when.forward_from(Timestamp::now())
+                .map_err(|error| CliError::Usage(format!("--expires-at: {error}")))?,
+        ),
+        None => None,
+    };
+    let action = format!("creating a key for application {}", options.application);
+    let mut body = body([
+        ("application", Some(options.application)),
+        ("description", options.description),
+        ("expires_at", expires_at),
+    ]);
+    if let Some(models) = &options.models {
+        body.insert("models".to_owned(), aliases(models));
+    }
+    let file = options.write_secret.as_deref().map(|path| new_private_file(path).map(|file| (path, file)));
+    let file = file.transpose()?;
+    let created = admin.post(action.clone(), &["keys"], &Value::Object(body)).await;
+    let (mut key, secret) = match created.and_then(|key| with_secret(key, action)) {
+        Ok(made) => made,
+        Err(error) => {
+            if let Some((path, _)) = file {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error);
+        }
+    };
+    if let Some((path, mut file)) = file {
+        // Printed instead of lost: the key is made, and its secret cannot be had again.
+        if let Err(source) = writeln!(file, "{secret}").and_then(|()| file.sync_all()) {
+            out.one(&key)?;
+            return Err(CliError::File { action: "writing the secret to", path: path.to_owned(), source });
+        }
+        if let Some(members) = key.as_object_mut() {
+            members.remove("secret");
+        }
+        eprintln!("liutong: the secret is in {}; it cannot be had again", path.display());
+    } else if options.secret_only {
+        return print(&format!("{secret}\n"));
+    } else if out.format() == Format::Table {
+        eprintln!("liutong: the secret is shown this once; only its hash is kept");
+    }
+    out.one(&key)
+}
+
+fn with_secret(key: Value, action: String) -> Result<(Value, String), CliError> {
+    match key.get("secret").and_then(Value::as_str).map(str::to_owned) {
+        Some(secret) => Ok((key, secret)),
+        None => Err(CliError::Unexpected { action, reason: "it has no secret".to_owned() }),
+    }
+}
+
+fn new_private_file(path: &Path) -> Result<File, CliError> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|source| CliError::File {
+        action: "making",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+async fn revoke(admin: &Admin, out: &Output, key: &str) -> Result<(), CliError> {
+    let action = format!("revoking key {key}");
+    let receipt =
+        admin.post(action, &["keys", key, "revoke"], &Value::Object(serde_json::Map::new())).await?;
+    let pending = receipt.get("pending").and_then(Value::as_array).map_or(0, Vec::len);
+    if pending > 0 {
+        eprintln!(
+            "liutong: warning: {pending} data planes have not confirmed; each refuses the key once it is back"
+        );
+    }
+    match out.format() {
+        Format::Json => out.one(&receipt),
+        _ => receipt_rows(out, &receipt),
+    }
+}
+
+/// One row for each data plane: which it is, whether it confirmed, and how long that took.
+fn receipt_rows(out: &Output, receipt: &Value) -> Result<(), CliError> {
+    let items = |name| receipt.get(name).and_then(Value::as_array).into_iter().flatten();
+    let row = |node: Value, confirmed: bool, milliseconds: Value| {
+        let (id, status) = (&receipt["id"], &receipt["status"]);
+        json!({
+            "id": id, "status": status, "node": node, "confirmed": confirmed, "milliseconds": milliseconds,
+        })
+    };
+    let confirmed = items("nodes").map(|n| row(n["node"].clone(), true, n["milliseconds"].clone()));
+    let pending = items("pending").map(|n| row(n.get("node").unwrap_or(n).clone(), false, Value::Null));
+    let mut rows: Vec<Value> = confirmed.chain(pending).collect();
+    if rows.is_empty() {
+        rows.push(row(Value::Null, true, Value::Null));
+    }
+    out.list(&rows, &["id", "status", "node", "confirmed", "milliseconds"])
+}

@@ -1,0 +1,179 @@
+//! What goes to stdout: JSON as the admin API gave it, or the same as a table or CSV.
+//!
+//! A table shows the columns that people look for; CSV has every field, those first, so that a script finds
+//! in it what JSON has. Text in a table is shown without control characters: a name must not move the
+//! reader's cursor.
+
+use std::io::Write as _;
+
+use clap::ValueEnum;
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde_json::{Map, Value};
+
+use super::CliError;
+
+/// The form of the data on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[value(alias = "text")]
+    Table,
+    /// The admin API's fields as they are: an object for one thing, an array for a list
+    Json,
+    /// With a header line
+    Csv,
+}
+
+/// Prints data in one form.
+pub(super) struct Output {
+    format: Format,
+}
+
+impl Output {
+    pub(super) fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Prints a list; `columns` are those that a table has, where any row has them.
+    pub(super) fn list(&self, rows: &[Value], columns: &[&str]) -> Result<(), CliError> {
+        let text = match self.format {
+            Format::Json => json(&Value::Array(rows.to_vec())),
+            Format::Table => table(rows, &present(rows, columns)),
+            Format::Csv => csv(rows, &all(rows, columns))?,
+        };
+        print(&text)
+    }
+
+    /// Prints one thing: in a table, a line for each field.
+    pub(super) fn one(&self, row: &Value) -> Result<(), CliError> {
+        let rows = std::slice::from_ref(row);
+        let text = match self.format {
+            Format::Json => json(row),
+            Format::Table => fields(row),
+            Format::Csv => csv(rows, &all(rows, &[]))?,
+        };
+        print(&text)
+    }
+}
+
+/// Writes to stdout; a closed pipe is an error, not a panic.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|source| CliError::Stdout { source })
+}
+
+fn json(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn present<'a>(rows: &[Value], columns: &[&'a str]) -> Vec<&'a str> {
+    let known: Vec<&str> =
+        columns.iter().copied().filter(|c| rows.iter().any(|row| row.get(c).is_some())).collect();
+    if rows.is_empty() { columns.to_vec() } else { known }
+}
+
+fn all<'a>(rows: &'a [Value], columns: &[&'a str]) -> Vec<&'a str> {
+    let mut names = present(rows, columns);
+    for name in rows.iter().filter_map(Value::as_object).flat_map(Map::keys) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+fn table(rows: &[Value], columns: &[&str]) -> String {
+    let mut table = plain_table();
+    table.set_header(columns.iter().map(|c| Cell::new(c).add_attribute(Attribute::Bold)));
+    for row in rows {
+        table.add_row(columns.iter().map(|column| cell(row.get(column).unwrap_or(&Value::Null))));
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+fn fields(row: &Value) -> String {
+    let mut table = plain_table();
+    for (name, value) in row.as_object().into_iter().flatten() {
+        table.add_row([Cell::new(name).add_attribute(Attribute::Bold), Cell::new(shown(value))]);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    // Lines are never wrapped to the terminal's width: ids and keys are there to be copied.
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+fn cell(value: &Value) -> Cell {
+    let cell = Cell::new(shown(value));
+    if value.is_number() { cell.set_alignment(CellAlignment::Right) } else { cell }
+}
+
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".to_owned(),
+        Value::Array(items) if items.is_empty() => "(none)".to_owned(),
+        _ => flat(value),
+    };
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// The text of a value: what it says, without quotes; a list's items separated by commas.
+fn flat(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().all(|i| !i.is_array() && !i.is_object()) => {
+            items.iter().map(flat).collect::<Vec<_>>().join(",")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn csv(rows: &[Value], columns: &[&str]) -> Result<String, CliError> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let stdout = |source: csv::Error| CliError::Stdout { source: source.into() };
+    if !columns.is_empty() {
+        writer.write_record(columns).map_err(stdout)?;
+    }
+    for row in rows {
+        let record = columns.iter().map(|column| row.get(column).map(flat).unwrap_or_default());
+        writer.write_record(record).map_err(stdout)?;
+    }
+    let bytes = writer.into_inner().map_err(|error| CliError::Stdout { source: error.into_error() })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_table_has_the_columns_that_were_asked_for_and_csv_has_every_field() {
+        let rows = [json!({"name":"a","id":"1","tokens":7}), json!({"name":"b","id":"2","models":["x","y"]})];
+        let columns = ["id", "name", "models", "absent"];
+        let table = table(&rows, &present(&rows, &columns));
+        assert!(table.contains("x,y") && !table.contains('7') && !table.contains("absent"), "{table}");
+        let csv = csv(&rows, &all(&rows, &columns)).unwrap();
+        assert_eq!(csv, "id,name,models,tokens\n1,a,,7\n2,b,\"x,y\",\n");
+    }
+
+    #[test]
+    fn an_empty_list_still_has_its_header() {
+        assert!(table(&[], &present(&[], &["id", "name"])).contains("name"));
+        assert_eq!(csv(&[], &all(&[], &["id", "name"])).unwrap(), "id,name\n");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let shown = fields(&json!({"name": "a\u{1b}[2Jb\nc"}));
+        assert!(!shown.contains('\u{1b}') && shown.lines().count() == 1, "{shown:?}");
+    }
+}
