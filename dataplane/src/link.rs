@@ -1,7 +1,9 @@
-//! A blocking connection to the control plane that carries frames; the sync thread and the ship thread have one each.
+//! A blocking connection to the control plane that carries frames; the sync thread and the ship thread have
+//! one each.
 //!
-//! Nobody waits here for longer than a slice before looking at the stop flag, in either direction. What was received
-//! and is no whole frame yet stays in a buffer that grows with the frame, at most to the longest that the protocol has.
+//! Nobody waits here for longer than a slice before looking at the stop flag, in either direction. What was
+//! received and is no whole frame yet stays in a buffer that grows with the frame, at most to the longest
+//! that the protocol has.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,10 +1,11 @@
 //! The slots: what is known of every exchange in flight, in a file that outlives the process.
 //!
-//! The file lies on tmpfs (the runtime directory) and is mapped: a worker's stores are visible to the next process after
-//! `kill -9`, without a syscall for any of them. A power cut clears it.
+//! The file lies on tmpfs (the runtime directory) and is mapped: a worker's stores are visible to the next
+//! process after `kill -9`, without a syscall for any of them. A power cut clears it.
 //!
 //! ```text
-//!      0  header page: "LTSLOTS1" | version | node | boot | kernel boot id (2 words) | slots | workers | alive_ms
+//!      0  header page, in words: "LTSLOTS1" | version | node | boot | kernel boot id (2) | slots | workers
+//!                                | alive_ms
 //!   4096  one line of 128 bytes for each worker, up to a whole page: admitted | settled | zero ..
 //!    ...  slots, 128 bytes each, the first of worker 0 first
 //!
@@ -12,8 +13,8 @@
 //! state: free 0 -> open 1 (worker) -> settled 2 (worker) -> free (spool thread, once the record is written)
 //! ```
 //!
-//! Invariant: an index is in one place only: a pool's free list, an open `Slot`, the settled channel, the spool
-//! thread's hands, or the free channel. So channels that hold all slots of a worker are never full.
+//! Invariant: an index is in one place only: a pool's free list, an open `Slot`, the settled channel, the
+//! spool thread's hands, or the free channel. So channels that hold all slots of a worker are never full.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -183,8 +184,8 @@ impl Slots {
     #[allow(unsafe_code, reason = "a mapping is memory that no Rust value owns")]
     fn words(&self) -> &[AtomicU64] {
         let first = self.map.as_mut_ptr().cast::<AtomicU64>();
-        // SAFETY: the mapping is page aligned, readable and writable, `len` bytes long, and lives as long as `self`;
-        // it is reached through atomics only, and any bytes are a valid `AtomicU64`.
+        // SAFETY: the mapping is page aligned, readable and writable, `len` bytes long, and lives as long as
+        // `self`; it is reached through atomics only, and any bytes are a valid `AtomicU64`.
         unsafe { std::slice::from_raw_parts(first, self.map.len() / size_of::<AtomicU64>()) }
     }
 }

@@ -5,8 +5,9 @@
 //!   ^------- free channel -------'  ^---------------- acks ----------'
 //! ```
 //!
-//! `data/spool/<spool_id>/` has a `lock`, held by the process that looks after it, and the segments; `data/set_aside/` has
-//! what can't be stored and what can't be read. `start.lock` is held while a process takes over what others left.
+//! `data/spool/<spool_id>/` has a `lock`, held by the process that looks after it, and the segments;
+//! `data/set_aside/` has what can't be stored and what can't be read. `start.lock` is held while a process
+//! takes over what others left.
 
 use std::fs::{self, File};
 use std::io;
@@ -53,7 +54,8 @@ const ACKS_WAITING_MAX: usize = 16;
 /// How often `stop` looks whether all is stored.
 const STOP_TURN: Duration = Duration::from_millis(2);
 
-/// When written records are waited for to reach the disk. Seals and their events always are, before the first send.
+/// When written records are waited for to reach the disk. Seals and their events always are, before the first
+/// send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SyncPolicy {
     /// Before a slot is freed.
@@ -228,7 +230,8 @@ impl Watch {
 }
 
 impl Pipeline {
-    /// Takes over what earlier processes left, then starts the threads. Gives a pool of slots for each worker.
+    /// Takes over what earlier processes left, then starts the threads. Gives a pool of slots for each
+    /// worker.
     pub fn start(config: PipelineConfig) -> Result<(Self, Vec<SlotPool>), PipelineError> {
         let spools = config.data_dir.join("spool");
         let set_aside = config.data_dir.join("set_aside");

@@ -1,11 +1,12 @@
 //! What a process that is gone left in its slots, as usage events.
 //!
-//! A settled slot is its event as it stands. An open one was cut: its counts are partial, or none; its status is the one
-//! known, or 499; it ended when its process last gave a sign of life (the header's `alive_ms`, which the spool thread
-//! writes every few milliseconds; a file's modification time says nothing of stores to a mapping).
+//! A settled slot is its event as it stands. An open one was cut: its counts are partial, or none; its status
+//! is the one known, or 499; it ended when its process last gave a sign of life (the header's `alive_ms`,
+//! which the spool thread writes every few milliseconds; a file's modification time says nothing of stores to
+//! a mapping).
 //!
-//! A file from before the machine's last start is not trusted: on a disk (tmpfs would be empty) its pages may be of
-//! different ages, and an event in it may have been stored long ago. It is set aside as `.bad`.
+//! A file from before the machine's last start is not trusted: on a disk (tmpfs would be empty) its pages may
+//! be of different ages, and an event in it may have been stored long ago. It is set aside as `.bad`.
 
 use std::fs;
 use std::io;

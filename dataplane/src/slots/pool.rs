@@ -1,8 +1,9 @@
-//! A worker's own slots: opening, writing and settling one touches no lock, makes no syscall and allocates nothing.
+//! A worker's own slots: opening, writing and settling one touches no lock, makes no syscall and allocates
+//! nothing.
 //!
-//! Free indexes are taken from the end of a list, so that the slot used last, still in the cache, is used next; the list
-//! is refilled from the spool thread's channel when it is empty. A `Slot` that is dropped while open is settled with
-//! what it had: an exchange whose task is gone has its usage event all the same.
+//! Free indexes are taken from the end of a list, so that the slot used last, still in the cache, is used
+//! next; the list is refilled from the spool thread's channel when it is empty. A `Slot` that is dropped
+//! while open is settled with what it had: an exchange whose task is gone has its usage event all the same.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -66,8 +67,8 @@ impl SlotPool {
 
     /// Admits an exchange; `None`, and no number is used up, where no slot is free.
     ///
-    /// The pool gives `boot` and `seq`, whatever stands in `event`. In `event`, as in every later state of it,
-    /// `ts_ms - latency_ms` is when the exchange began.
+    /// The pool gives `boot` and `seq`, whatever stands in `event`. In `event`, as in every later state of
+    /// it, `ts_ms - latency_ms` is when the exchange began.
     pub fn open(&mut self, event: &UsageEvent) -> Option<Slot> {
         let index = self.take_free()?;
         let event = UsageEvent { boot: self.boot(), seq: self.next_seq(), ..*event };
@@ -121,8 +122,8 @@ impl Slot {
         slots.slot(self.index)[0].store(SETTLED, Ordering::Release);
         let count = &slots.line(*worker)[SETTLED_WORD];
         count.store(count.load(Ordering::Relaxed) + 1, Ordering::Release);
-        // Never full: it holds all indexes of this worker. Where the spool thread has gone, the slot stays settled in
-        // the file, and the next start adopts it.
+        // Never full: it holds all indexes of this worker. Where the spool thread has gone, the slot stays
+        // settled in the file, and the next start adopts it.
         let _ = settled.try_send(self.index);
     }
 }
@@ -138,7 +139,8 @@ impl Drop for Slot {
     }
 }
 
-/// The event of an exchange that ended at `now_ms` without being settled: what it had, a status, and its duration.
+/// The event of an exchange that ended at `now_ms` without being settled: what it had, a status, and its
+/// duration.
 pub(super) fn ended(mut event: UsageEvent, now_ms: u64) -> UsageEvent {
     let began = event.ts_ms.saturating_sub(u64::from(event.latency_ms));
     // A clock that went back must not make the exchange end before what is known of it.

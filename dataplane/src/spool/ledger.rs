@@ -1,7 +1,7 @@
 //! The ledger of the spool: how far it has been written, synced, sealed and acknowledged.
 //!
-//! Workers never wait for the control plane. While it is away the spool grows, and is replayed in order once it is back.
-//! Nothing of the ledger is on disk: it is what a scan of the segments finds.
+//! Workers never wait for the control plane. While it is away the spool grows, and is replayed in order once
+//! it is back. Nothing of the ledger is on disk: it is what a scan of the segments finds.
 //!
 //! Invariants (each is the position behind the last event of its kind):
 //!
@@ -33,7 +33,8 @@ pub struct Ledger {
     last_acked: BatchSeq,
     /// Acknowledged ahead of an older batch; at most as many as are in flight.
     ahead: BTreeMap<BatchSeq, Position>,
-    /// Ranges with events of several days, as (first, last) of their batches: midnights that are not acked yet.
+    /// Ranges with events of several days, as (first, last) of their batches: midnights that are not acked
+    /// yet.
     split: Vec<(BatchSeq, BatchSeq)>,
 }
 

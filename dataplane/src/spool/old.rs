@@ -1,7 +1,7 @@
 //! The spool of a process that is gone: its batches are shipped as they are, then it is deleted.
 //!
-//! Nothing is ever added to its segments. Acks, and the word that its other events live on elsewhere, go to a small
-//! segment of their own (an annex), made when the first of them comes.
+//! Nothing is ever added to its segments. Acks, and the word that its other events live on elsewhere, go to a
+//! small segment of their own (an annex), made when the first of them comes.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,11 +1,14 @@
-//! Reads sealed batches back from a spool's segments, in order, with bounded memory: at most one range of events.
+//! Reads sealed batches back from a spool's segments, in order, with bounded memory: at most one range of
+//! events.
 //!
-//! A range's events stand before its seals, so one pass forward is enough. A batch read twice has the same bytes, which
-//! is what makes a resend the same batch. Records that were written anew after an error of the disk appear twice; there
-//! is one event for each position, and a seal whose number has been passed is skipped.
+//! A range's events stand before its seals, so one pass forward is enough. A batch read twice has the same
+//! bytes, which is what makes a resend the same batch. Records that were written anew after an error of the
+//! disk appear twice; there is one event for each position, and a seal whose number has been passed is
+//! skipped.
 //!
-//! Where damage took a seal, the events between its neighbours' ranges are its batch, if there are as many days among
-//! them as seals missing. Else they are counted as lost: it is not known whether they were stored under that number.
+//! Where damage took a seal, the events between its neighbours' ranges are its batch, if there are as many
+//! days among them as seals missing. Else they are counted as lost: it is not known whether they were stored
+//! under that number.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -252,7 +255,8 @@ impl Window {
                 self.at = found;
                 continue;
             }
-            // The record may only be cut by the window: read on from here, and more where that was done already.
+            // The record may only be cut by the window: read on from here, and more where that was done
+            // already.
             let len = if self.at == 0 { self.len.saturating_mul(2) } else { self.len };
             self.refill(len)?;
         }

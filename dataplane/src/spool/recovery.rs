@@ -1,19 +1,20 @@
 //! What a scan of a spool finds, and the taking over of events that no batch has.
 //!
-//! Each start holds `start.lock` for as long as this takes. A spool whose own `lock` is free belongs to a process that is
-//! gone, and so do the slots of that process: there is one lock for both. Then, in this order, so that a crash between any two steps neither loses nor doubles an event:
+//! Each start holds `start.lock` for as long as this takes. A spool whose own `lock` is free belongs to a
+//! process that is gone, and so do the slots of that process: there is one lock for both. Then, in this
+//! order, so that a crash between any two steps neither loses nor doubles an event:
 //!
 //!   1. events never sealed, and used slots, are appended to the new process's spool and synced;
 //!      one event for each (boot, seq), and none that any other spool has already
 //!   2. an `Adopted` record is synced in each spool that such events came from
 //!   3. the slots files are removed
-//!   4. shipping begins: before, none of those events could have left this node under the new process's number
+//!   4. shipping begins: before, none of those events could have left under the new process's number
 //!
 //! After a crash before 2 the next start finds the same events in both spools, and takes them once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,12 +73,13 @@ impl Contents {
     /// Scans the spool in `dir`. `None` where it is another node's. Damage is copied to `set_aside`.
     fn read(dir: &Path, node: NodeId, set_aside: &Path) -> io::Result<Option<Self>> {
         let mut this = Self::default();
+        let mut bytes = Vec::new();
         for name in list(dir)? {
             let path = dir.join(name.to_string());
-            let Ok(bytes) = fs::read(&path) else {
+            if read_into(&mut bytes, &path).is_err() {
                 this.damaged_bytes += fs::metadata(&path).map_or(0, |file| file.len());
                 continue;
-            };
+            }
             if SegmentHeader::decode(&bytes).is_ok_and(|header| header.node != node) {
                 return Ok(None);
             }
@@ -128,7 +130,8 @@ impl Contents {
         self.first_sealed = Some(self.first_sealed.map_or(seal.batch, |first| first.min(seal.batch)));
         self.sealed.last = self.sealed.last.max(seal.batch);
         self.sealed.end = self.sealed.end.max(Position(seal.last.0.saturating_add(1)));
-        // One that damage left without a seal is before this one's end, too: its batch was numbered and may be stored.
+        // One that damage left without a seal is before this one's end, too: its batch was numbered and may
+        // be stored.
         self.unsealed = self.unsealed.split_off(&self.sealed.end);
     }
 
@@ -187,7 +190,8 @@ pub(super) fn find(places: Places<'_>, node: NodeId, own: BootId) -> io::Result<
     }
     if !wanted.is_empty() {
         for (spool, dir) in all.iter().filter(|(spool, _)| **spool != own) {
-            // A living process looks after all that its spool has; of one that is gone only the batches stay there.
+            // A living process looks after all that its spool has; of one that is gone only the batches stay
+            // there.
             let gone = old.iter().find(|o| o.spool == *spool);
             let end = gone.map_or(Position(u64::MAX), |o| o.contents.sealed.end);
             strike_out(dir, end, &mut wanted)?;
@@ -196,6 +200,13 @@ pub(super) fn find(places: Places<'_>, node: NodeId, own: BootId) -> io::Result<
     let mut events: Vec<UsageEvent> = wanted.into_values().collect();
     events.sort_unstable_by_key(|event| (event.ts_ms, event.boot, event.seq));
     Ok((old, Adoption { events, leftovers }))
+}
+
+/// Reads a file into a buffer that is used again: fresh memory for each segment would cost more than reading
+/// it.
+fn read_into(bytes: &mut Vec<u8>, path: &Path) -> io::Result<()> {
+    bytes.clear();
+    File::open(path)?.read_to_end(bytes).map(|_| ())
 }
 
 /// Deletes spools that never had an event: what starts left that failed, on a full disk for instance.
@@ -233,9 +244,12 @@ pub(super) fn take_over(thread: &mut SpoolThread, adoption: &Adoption) -> io::Re
 
 /// Takes out of `wanted` what the spool in `dir` has before `end`.
 fn strike_out(dir: &Path, end: Position, wanted: &mut HashMap<Event, UsageEvent>) -> io::Result<()> {
+    let mut bytes = Vec::new();
     for name in list(dir)? {
         // A living process may just have deleted it; one that can't be read was counted as damage.
-        let Ok(bytes) = fs::read(dir.join(name.to_string())) else { continue };
+        if read_into(&mut bytes, &dir.join(name.to_string())).is_err() {
+            continue;
+        }
         for found in Scan::new(&bytes) {
             if let Found::Record { position, record: Record::Event(event), .. } = found
                 && position < end

@@ -1,6 +1,7 @@
 //! When a range of events is sealed, and into which batches: one for each UTC day in it.
 //!
-//! A range holds at most as many events as a batch may, and its first event waits at most the sealing interval.
+//! A range holds at most as many events as a batch may, and its first event waits at most the sealing
+//! interval.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

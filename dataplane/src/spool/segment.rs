@@ -1,8 +1,8 @@
 //! One file of the spool: made whole and preallocated, written from front to back, never changed behind.
 //!
-//! Space is taken when a segment is made, so that a record that is begun can be finished on a full disk. The last
-//! `RESERVE_BYTES` are kept from events: seals and acks, which lead to space being freed, still go there when no new
-//! segment can be had.
+//! Space is taken when a segment is made, so that a record that is begun can be finished on a full disk. The
+//! last `RESERVE_BYTES` are kept from events: seals and acks, which lead to space being freed, still go there
+//! when no new segment can be had.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -1,7 +1,8 @@
 //! Sends sealed batches to the control plane, oldest first, and hears that they are stored.
 //!
-//! At most `IN_FLIGHT_MAX` are on their way. Their bytes are not kept: after a lost connection they are read from the
-//! segments again, and are the same. The spool thread learns of each answer over a bounded channel and never waits.
+//! At most `IN_FLIGHT_MAX` are on their way. Their bytes are not kept: after a lost connection they are read
+//! from the segments again, and are the same. The spool thread learns of each answer over a bounded channel
+//! and never waits.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -276,7 +277,8 @@ impl Ship {
         loop {
             match self.acks.send_timeout(acked, TURN) {
                 Ok(()) => return Ok(()),
-                // The disk keeps the spool thread from noting acks; without the note the batch is sent again later.
+                // The disk keeps the spool thread from noting acks; without the note the batch is sent again
+                // later.
                 Err(SendTimeoutError::Timeout(back)) if !self.stopped() => acked = back,
                 Err(_) => return Err(LinkError::Stopped.into()),
             }

@@ -1,4 +1,5 @@
-//! The whole pipeline in temporary directories, against a control plane that is a thread with a real Unix listener.
+//! The whole pipeline in temporary directories, against a control plane that is a thread with a real Unix
+//! listener.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

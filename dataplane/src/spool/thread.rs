@@ -1,10 +1,12 @@
 //! The spool thread: takes settled slots, writes their records, frees them, seals, notes acks, deletes.
 //!
-//! It polls and never blocks on a channel: waking a thread that sleeps in `recv` would cost a worker a syscall for each
-//! exchange. When the disk does not take records, the settled slots are what keeps the events; the thread tries again,
-//! `full` tells the workers to refuse new requests, and batches go on being shipped, which is what makes room.
+//! It polls and never blocks on a channel: waking a thread that sleeps in `recv` would cost a worker a
+//! syscall for each exchange. When the disk does not take records, the settled slots are what keeps the
+//! events; the thread tries again, `full` tells the workers to refuse new requests, and batches go on being
+//! shipped, which is what makes room.
 //!
-//! Order: record written (with `sync = "always"` also synced), then slot freed. Events and seal synced, then announced.
+//! Order: record written (with `sync = "always"` also synced), then slot freed. Events and seal synced, then
+//! announced.
 
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
@@ -208,7 +210,8 @@ impl SpoolThread {
         let freed = self.state.in_hand.len();
         for (worker, index) in self.state.in_hand.drain(..) {
             self.slots.release(index);
-            // Never full: it holds all indexes of the worker. Where the worker has gone, nobody needs the slot.
+            // Never full: it holds all indexes of the worker. Where the worker has gone, nobody needs the
+            // slot.
             let _ = self.lanes[worker].free.try_send(index);
         }
         self.state.is_in_hand_written = false;

@@ -1,8 +1,9 @@
 //! Writes records into the segments of this process's own spool, and knows which of them the disk has.
 //!
-//! What is written and not synced is also kept in memory. After an error of a write or a sync nothing that is unsynced
-//! counts as written to that segment (a second fsync of it would succeed and prove nothing): a new segment is made, and
-//! the kept records are written there, with their positions. Until that succeeds nothing else is written.
+//! What is written and not synced is also kept in memory. After an error of a write or a sync nothing that is
+//! unsynced counts as written to that segment (a second fsync of it would succeed and prove nothing): a new
+//! segment is made, and the kept records are written there, with their positions. Until that succeeds nothing
+//! else is written.
 //!
 //! Invariant: the kept bytes begin at position `kept_from` and end at `next`.
 

@@ -1,11 +1,12 @@
 //! Walks a whole segment: its records, the damage between them, and what was torn off at its end.
 //!
-//! Recovery and `liutong spool inspect` both read segments with this, so that they see the same thing. Bytes that are
-//! no record are *damage* where a whole record follows them (zeros too: a page that never reached the disk), and a
-//! *torn tail* where none does. Only a tail may be cut; damage is stepped over.
+//! Recovery and `liutong spool inspect` both read segments with this, so that they see the same thing. Bytes
+//! that are no record are *damage* where a whole record follows them (zeros too: a page that never reached
+//! the disk), and a *torn tail* where none does. Only a tail may be cut; damage is stepped over.
 //!
-//! A segment is called after its first position, `00000000000003e8.seg`; where one of that name exists already (its
-//! records were written anew after an error), `00000000000003e8-1.seg`. That order is the order of writing.
+//! A segment is called after its first position, `00000000000003e8.seg`; where one of that name exists
+//! already (its records were written anew after an error), `00000000000003e8-1.seg`. That order is the order
+//! of writing.
 
 use std::fmt;
 
@@ -102,6 +103,7 @@ impl Iterator for Scan<'_> {
         }
         self.at = self.bytes.len();
         let rest = self.bytes.get(at..).unwrap_or_default();
+        first_not_zero(rest)?;
         let last = rest.iter().rposition(|byte| *byte != 0)?;
         Some(Found::Torn { from: at, to: at + last + 1 })
     }
@@ -111,9 +113,16 @@ impl Iterator for Scan<'_> {
 #[must_use]
 pub fn next_record(bytes: &[u8], at: usize) -> Option<usize> {
     let from = at.saturating_add(8);
-    // Preallocated space is mostly zeros: going over them by bytes is much cheaper than trying each as a record.
-    let zeros = bytes.get(from..)?.iter().position(|byte| *byte != 0)?;
+    // Preallocated space is mostly zeros: going over them is much cheaper than trying each place for a
+    // record.
+    let zeros = first_not_zero(bytes.get(from..)?)?;
     record::resync(bytes, (from + zeros) & !7)
+}
+
+fn first_not_zero(bytes: &[u8]) -> Option<usize> {
+    let is_zero = |chunk: &[u8; 64]| chunk.iter().fold(0, |all, byte| all | byte) == 0;
+    let zeros = bytes.as_chunks().0.iter().take_while(|chunk| is_zero(chunk)).count() * 64;
+    bytes[zeros..].iter().position(|byte| *byte != 0).map(|at| zeros + at)
 }
 
 #[cfg(test)]

