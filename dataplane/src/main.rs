@@ -36,6 +36,8 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    // Before the first thread: a signal goes to any thread that does not hold it, and ends the process there.
+    sys::hold_signals();
     if stop_on_eof {
         std::thread::spawn(|| {
             // Whatever ends the reading, the parent is gone.

@@ -37,9 +37,8 @@ const LOOK_UP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process waits for the control plane to take what is left; it is on disk either way.
 const SHIP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs a data plane until the process is told to end.
+/// Runs a data plane until the process is told to end; `sys::hold_signals` came before any thread.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
-    sys::hold_signals();
     sys::forbid_dumps();
     let listeners = bind_workers(config.http, config.workers)?;
     let http = listeners[0].local_addr()?;
