@@ -209,13 +209,16 @@ async fn migrations_run_once_and_retention_can_change() {
         .unwrap();
     assert!(engine.contains("TTL toDate(ts) + toIntervalDay(61)"), "{engine}");
     let columns: Vec<String> = client
-        .query("SELECT name FROM system.columns WHERE database = 'liutong' AND table = 'usage_events' ORDER BY position")
+        .query(
+            "SELECT name FROM system.columns WHERE database = 'liutong' AND table = 'usage_events'
+             ORDER BY position",
+        )
         .fetch_all()
         .await
         .unwrap();
     let expected = "ts node boot seq spool_id batch_seq organization_id team_id application_id key_id plan \
-        cost_centre model_alias deployment endpoint stream status prompt_tokens cached_tokens cache_write_tokens \
-        completion_tokens reasoning_tokens total_tokens usage_source latency_ms ttft_ms attempts";
+        cost_centre model_alias deployment endpoint stream status prompt_tokens cached_tokens \
+        cache_write_tokens completion_tokens reasoning_tokens total_tokens usage_source latency_ms ttft_ms attempts";
     assert_eq!(columns.join(" "), expected);
 }
 

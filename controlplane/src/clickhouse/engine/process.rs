@@ -1,10 +1,11 @@
 //! The engine's own process: ClickHouse, loaded from its library, and two threads that know when to stop it.
 //!
-//! ClickHouse runs on the main thread as one command line of two statements: the first starts the HTTP listener, the
-//! second never ends. Killing that second query over HTTP is the only way to an orderly end that ClickHouse has here,
-//! and it happens when stdin ends (the parent closed it, or was killed) or a SIGTERM comes. SIGINT and SIGHUP reach
-//! the whole terminal group and are left to the parent. If the kill does not end the process, it exits the hard way:
-//! acknowledged inserts are on disk by then, and ClickHouse starts again after anything.
+//! ClickHouse runs on the main thread as one command line of two statements: the first starts the HTTP
+//! listener, the second never ends. Killing that second query over HTTP is the only way to an orderly end
+//! that ClickHouse has here, and it happens when stdin ends (the parent closed it, or was killed) or a
+//! SIGTERM comes. SIGINT and SIGHUP reach the whole terminal group and are left to the parent. If the kill
+//! does not end the process, it exits the hard way: acknowledged inserts are on disk by then, and ClickHouse
+//! starts again after anything.
 
 #![allow(unsafe_code, reason = "the library's C functions, and the signal mask of this process")]
 
@@ -73,7 +74,8 @@ enum ProcessError {
 
 /// Runs the engine until stdin ends, and returns the process's exit code.
 ///
-/// To be called on the main thread before any other thread is started: it masks signals for the threads to come.
+/// To be called on the main thread before any other thread is started: it masks signals for the threads to
+/// come.
 #[must_use]
 pub fn serve(args: &EngineArgs) -> ExitCode {
     match run(args) {
@@ -136,7 +138,8 @@ fn lock(dir: &Path) -> Result<File, ProcessError> {
     }
 }
 
-/// Tells the parent that the directory is ours, and gives stdout up: it may be gone before ClickHouse writes to it.
+/// Tells the parent that the directory is ours, and gives stdout up: it may be gone before ClickHouse writes
+/// to it.
 fn say_locked() -> io::Result<()> {
     let mut stdout = io::stdout();
     stdout.write_all(b"locked\n")?;
@@ -254,8 +257,8 @@ fn run_clickhouse(library: &Path, dir: &Path, port: u16) -> Result<Option<String
     let count =
         c_int::try_from(pointers.len()).map_err(|error| ProcessError::ClickHouse(error.to_string()))?;
     pointers.push(std::ptr::null_mut());
-    // SAFETY: the checksum of the library is pinned; its initializers run on this, the main thread. It stays loaded
-    // until the process ends: its threads outlive the call.
+    // SAFETY: the checksum of the library is pinned; its initializers run on this, the main thread. It stays
+    // loaded until the process ends: its threads outlive the call.
     let library = std::mem::ManuallyDrop::new(unsafe { libloading::Library::new(library) }?);
     // SAFETY: the types are those of chdb.h at the pinned version.
     let query_cmdline = unsafe { library.get::<QueryCmdline>(c"chdb_query_cmdline")? };
