@@ -90,7 +90,8 @@ async fn engine_serves_whom_it_should_and_stops_in_order() {
 
     let pid = engine.pid();
     let status = engine.stop(STOP_DEADLINE).await.unwrap();
-    assert!(status.success(), "{status}");
+    let log = std::fs::read_to_string(dir.path().join("engine.log")).unwrap();
+    assert!(status.success(), "{status}: {log}");
     assert!(!is_running(pid));
 }
 

@@ -33,6 +33,8 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// In-flight inserts end with an exception; with many of them that has taken 5 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
+/// What is being received when the end begins has this long.
+const RECEIVE_GRACE: Duration = Duration::from_millis(500);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
 
 const EXIT_USAGE: u8 = 64;
@@ -181,11 +183,14 @@ impl Stopper {
     fn stop(&self) {
         self.once.call_once(|| {
             self.asked.store(true, Ordering::Release);
-            let deadline = Instant::now() + STOP_TIMEOUT;
+            let asked = Instant::now();
             // Again and again: the query may not have begun yet. The process ends under this loop.
-            while Instant::now() < deadline {
+            while asked.elapsed() < STOP_TIMEOUT {
                 let _ = self.ask();
                 std::thread::sleep(STOP_INTERVAL);
+                if asked.elapsed() > RECEIVE_GRACE {
+                    end_reading(self.port);
+                }
             }
             // SAFETY: ends the process at once, without handlers that could wait for ClickHouse's threads.
             unsafe { libc::_exit(EXIT_HARD) };
@@ -207,6 +212,38 @@ impl Stopper {
         io::copy(&mut stream, &mut io::sink())?;
         Ok(())
     }
+}
+
+/// Ends the reading side of every connection to the listener. ClickHouse waits 5 s for them at its end, idle or not,
+/// and then gives up being orderly. Answers under way are still written.
+fn end_reading(port: u16) {
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return };
+    for entry in descriptors.flatten() {
+        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse::<c_int>().ok()) else {
+            continue;
+        };
+        let is_ours =
+            address_of(fd, libc::getsockname).is_some_and(|address| address.sin_port == port.to_be());
+        // The listening socket has no peer, and ClickHouse aborts when its reading side ends.
+        if is_ours && address_of(fd, libc::getpeername).is_some() {
+            // SAFETY: takes no memory.
+            unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+        }
+    }
+}
+
+type AddressCall = unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> c_int;
+
+/// The IPv4 address that the call has for a descriptor, if it is such a socket.
+fn address_of(fd: c_int, call: AddressCall) -> Option<libc::sockaddr_in> {
+    let mut size = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).ok()?;
+    // SAFETY: all zeroes are a valid address; the call writes at most `size` bytes of it, and fails if the descriptor
+    // is no socket, or no longer one.
+    let (failed, address) = unsafe {
+        let mut address: libc::sockaddr_in = std::mem::zeroed();
+        (call(fd, (&raw mut address).cast(), &raw mut size) != 0, address)
+    };
+    (!failed && c_int::from(address.sin_family) == libc::AF_INET).then_some(address)
 }
 
 fn watch_stdin(stopper: Arc<Stopper>) {
