@@ -1,9 +1,11 @@
-//! Everything that talks to ClickHouse: the embedded engine, the tables, ingest's inserts, rollups and reports.
+//! Everything that talks to ClickHouse: the embedded engine, the tables, ingest's inserts, rollups and
+//! reports.
 //!
-//! In reading order. An event enters through `insert` and never changes again; `rollup` derives the hours and days
-//! from it, and `usage_query` reads whichever of the two is the cheaper truth.
+//! In reading order. An event enters through `insert` and never changes again; `rollup` derives the hours and
+//! days from it, and `usage_query` reads whichever of the two is the cheaper truth.
 //!
-//! **Invariant:** every value in `usage_events` comes from a data plane or from the registry; ClickHouse adds none.
+//! **Invariant:** every value in `usage_events` comes from a data plane or from the registry; ClickHouse adds
+//! none.
 
 pub use self::client::{ClickHouseError, Client};
 

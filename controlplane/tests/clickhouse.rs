@@ -209,13 +209,16 @@ async fn migrations_run_once_and_retention_can_change() {
         .unwrap();
     assert!(engine.contains("TTL toDate(ts) + toIntervalDay(61)"), "{engine}");
     let columns: Vec<String> = client
-        .query("SELECT name FROM system.columns WHERE database = 'liutong' AND table = 'usage_events' ORDER BY position")
+        .query(
+            "SELECT name FROM system.columns WHERE database = 'liutong' AND table = 'usage_events'
+             ORDER BY position",
+        )
         .fetch_all()
         .await
         .unwrap();
     let expected = "ts node boot seq spool_id batch_seq organization_id team_id application_id key_id plan \
-        cost_centre model_alias deployment endpoint stream status prompt_tokens cached_tokens cache_write_tokens \
-        completion_tokens reasoning_tokens total_tokens usage_source latency_ms ttft_ms attempts";
+        cost_centre model_alias deployment endpoint stream status prompt_tokens cached_tokens \
+        cache_write_tokens completion_tokens reasoning_tokens total_tokens usage_source latency_ms ttft_ms attempts";
     assert_eq!(columns.join(" "), expected);
 }
 
@@ -296,7 +299,7 @@ async fn views_equal_raw_with_late_duplicate_and_unordered_batches_and_interrupt
     let rollup = eager(&client);
     let days = (day_ago(12), day_ago(10));
     let mut random = Random(4);
-    let mut batches: Vec<Vec<UsageRow<'_>>> = (0..18)
+    let mut batches: Vec<Vec<UsageRow<'_>>> = (0..9)
         .map(|seq| batch(&mut random, 0x40, seq, day_ago(10 + i64::try_from(seq % 3).unwrap()), 24, 300))
         .collect();
     // Late: one event for an hour that is rolled up long since.
@@ -304,7 +307,6 @@ async fn views_equal_raw_with_late_duplicate_and_unordered_batches_and_interrupt
     for round in 0..batches.len() {
         let next = (round * 7) % batches.len();
         send(&client, &batches[next]).await;
-        assert_views_equal_raw(&client, days).await;
         if round % 3 == 1 {
             send(&client, &batches[(next + 7 * (round / 2)) % batches.len()]).await;
         }
@@ -320,7 +322,7 @@ async fn views_equal_raw_with_late_duplicate_and_unordered_batches_and_interrupt
     assert_views_equal_raw(&client, days).await;
     let bounds = format!("BETWEEN toDate({}) AND toDate({})", days.0 / DAY_MS, days.1 / DAY_MS);
     let derived = format!("SELECT sum(requests) FROM liutong.usage_daily_rollup WHERE day {bounds}");
-    assert_eq!(number(&client, &derived).await, 18 * 300 + 1);
+    assert_eq!(number(&client, &derived).await, 9 * 300 + 1);
 }
 
 #[tokio::test]
@@ -387,8 +389,9 @@ async fn a_rollup_of_other_events_or_of_fewer_is_not_shown_and_expired_raw_stays
     roll_up(&client, &rollup, days).await;
 
     let total = format!(
-        "SELECT (SELECT sum(requests) FROM liutong.usage_hourly WHERE toDate(hour) = toDate({date}))
-            + (SELECT sum(requests) FROM liutong.usage_daily WHERE day = toDate({date}))"
+        "SELECT sum(n) FROM
+            (SELECT sum(requests) AS n FROM liutong.usage_hourly WHERE toDate(hour) = toDate({date})
+             UNION ALL SELECT sum(requests) AS n FROM liutong.usage_daily WHERE day = toDate({date}))"
     );
     assert_eq!(number(&client, &total).await, 1000);
     client.execute(&format!("ALTER TABLE liutong.usage_events DROP PARTITION {partition}")).await.unwrap();

@@ -90,7 +90,8 @@ async fn engine_serves_whom_it_should_and_stops_in_order() {
 
     let pid = engine.pid();
     let status = engine.stop(STOP_DEADLINE).await.unwrap();
-    assert!(status.success(), "{status}");
+    let log = std::fs::read_to_string(dir.path().join("engine.log")).unwrap();
+    assert!(status.success(), "{status}: {log}");
     assert!(!is_running(pid));
 }
 
@@ -134,8 +135,9 @@ async fn engine_ends_when_its_parent_is_killed() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
-    let mut pids = lines.map_while(Result::ok).filter_map(|line| line.split_once("engine ")?.1.parse().ok());
-    let pid: u32 = pids.next().unwrap();
+    let mut lines = lines.map_while(Result::ok);
+    let pid: Option<u32> = lines.find_map(|line| line.split_once("engine-pid=")?.1.parse().ok());
+    let pid = pid.unwrap();
     assert!(is_running(pid));
     parent.kill().unwrap();
     parent.wait().unwrap();
@@ -147,7 +149,7 @@ async fn engine_ends_when_its_parent_is_killed() {
 async fn parent_of_an_engine() {
     let Some(dir) = std::env::var_os(PARENT_OF) else { return };
     let mut engine = EngineHandle::start(&options(Path::new(&dir))).await.unwrap();
-    println!("engine {}", engine.pid());
+    println!("engine-pid={}", engine.pid());
     engine.wait().await.unwrap();
 }
 

@@ -1,9 +1,10 @@
 //! A connection to any ClickHouse server over HTTP.
 //!
-//! A thin wrapper of the `clickhouse` crate, which does no retries: the caller learns from the error whether sending
-//! the same bytes again can help. Only what the server says about the data itself counts as a refusal; everything
-//! else (no connection, no answer in time, no memory, too many parts, a schema that is not there yet) is tried again.
-//! Errors keep the server's code and name and the beginning of its text, which never holds more than ids and counts.
+//! A thin wrapper of the `clickhouse` crate, which does no retries: the caller learns from the error whether
+//! sending the same bytes again can help. Only what the server says about the data itself counts as a
+//! refusal; everything else (no connection, no answer in time, no memory, too many parts, a schema that is
+//! not there yet) is tried again. Errors keep the server's code and name and the beginning of its text, which
+//! never holds more than ids and counts.
 
 use std::time::Duration;
 
@@ -116,7 +117,8 @@ impl Client {
         Self { inner: clickhouse::Client::default().with_url(url).with_user(user).with_password(password) }
     }
 
-    /// A statement that names its database where it needs one; `{name:Type}` are bound by `param`, `?` by `bind`.
+    /// A statement that names its database where it needs one; `{name:Type}` are bound by `param`, `?` by
+    /// `bind`.
     pub fn query(&self, sql: &str) -> Query {
         self.inner.query(sql)
     }

@@ -1,12 +1,13 @@
-//! The embedded ClickHouse: a child process that serves it on loopback, for one-machine installs and for tests.
+//! The embedded ClickHouse: a child process that serves it on loopback, for one-machine installs and for
+//! tests.
 //!
-//! The child is one of our own executables, run with the hidden subcommand `clickhouse-engine`; it loads ClickHouse
-//! from a library that npm delivers. Its life is its stdin: the parent holds the other end of the pipe, so that the
-//! engine stops in order when the parent closes it, and also when the parent is killed.
+//! The child is one of our own executables, run with the hidden subcommand `clickhouse-engine`; it loads
+//! ClickHouse from a library that npm delivers. Its life is its stdin: the parent holds the other end of the
+//! pipe, so that the engine stops in order when the parent closes it, and also when the parent is killed.
 //!
 //! The data, configuration and passwords are in one directory:
 //!
-//!   `data/` · `config.xml`, `users.xml` (written at each start) · `passwords.json` (kept) · `lock` · `engine.log`
+//!   `config.xml`, `users.xml` (written at each start), `passwords.json` (kept), `data/`, `lock`, `engine.log`
 //!
 //! Invariants:
 //!
@@ -120,7 +121,8 @@ pub struct EngineHandle {
 }
 
 impl EngineHandle {
-    /// Fetches the library if it is not there, writes the configuration, starts the child and waits until it answers.
+    /// Fetches the library if it is not there, writes the configuration, starts the child and waits until it
+    /// answers.
     ///
     /// # Errors
     /// When any of these fails; no process is left behind.

@@ -1,13 +1,14 @@
 //! Batches of usage events: one batch, one insert, one token.
 //!
-//! A batch is immutable: the same rows in the same order, of one UTC day, at most 100,000 of them, so that ClickHouse
-//! takes it as one block into one part: all of it or nothing. Its token makes sending it again harmless, and its
-//! number in every row proves that it is there. Anything but `Ok` means that it may or may not be stored: the same
-//! bytes are sent again, until they are. Every insert option is sent explicitly: servers' defaults differ by version
-//! (`async_insert` is on by default in 26.x, and would acknowledge rows merged with others' under no token).
+//! A batch is immutable: the same rows in the same order, of one UTC day, at most 100,000 of them, so that
+//! ClickHouse takes it as one block into one part: all of it or nothing. Its token makes sending it again
+//! harmless, and its number in every row proves that it is there. Anything but `Ok` means that it may or may
+//! not be stored: the same bytes are sent again, until they are. Every insert option is sent explicitly:
+//! servers' defaults differ by version (`async_insert` is on by default in 26.x, and would acknowledge rows
+//! merged with others' under no token).
 //!
-//! After the events their row in the ledger `batches` is written, and only then is the batch stored. If anything
-//! dies in between, the batch comes again, and with it the ledger's row, which replaces itself.
+//! After the events their row in the ledger `batches` is written, and only then is the batch stored. If
+//! anything dies in between, the batch comes again, and with it the ledger's row, which replaces itself.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,8 +1,8 @@
 //! Numbered SQL files, applied in order and recorded in `liutong.schema_migrations`.
 //!
-//! Each statement is one request. Every statement can be run again (`IF NOT EXISTS`), so a start that is killed
-//! between a statement and its record does no harm: the next start runs that file again.
-//! A file that has been released never changes: a change is a new file.
+//! Each statement is one request. Every statement can be run again (`IF NOT EXISTS`), so a start that is
+//! killed between a statement and its record does no harm: the next start runs that file again. A file that
+//! has been released never changes: a change is a new file.
 
 use super::client::{ClickHouseError, Client};
 
@@ -20,8 +20,8 @@ const PREPARATION: &str = include_str!("sql/0000_schema_migrations.sql");
 pub const RAW_DAYS_DEFAULT: u32 = 90;
 
 impl Client {
-    /// Brings the database up to this version's tables and sets how long raw events are kept. Returns how many files
-    /// were applied.
+    /// Brings the database up to this version's tables and sets how long raw events are kept. Returns how
+    /// many files were applied.
     ///
     /// # Errors
     /// When the server cannot be reached or refuses a statement; running it again continues where it stopped.

@@ -1,8 +1,9 @@
 //! What ids are called.
 //!
-//! ClickHouse holds opaque ids in usage events, and beside them one small table of names that the control plane keeps
-//! from its registry: people who read SQL see names, a renamed team is renamed in all of its history, and erasing a
-//! name erases it everywhere. A name is never changed in place: the row of the highest version counts.
+//! ClickHouse holds opaque ids in usage events, and beside them one small table of names that the control
+//! plane keeps from its registry: people who read SQL see names, a renamed team is renamed in all of its
+//! history, and erasing a name erases it everywhere. A name is never changed in place: the row of the highest
+//! version counts.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,7 +105,8 @@ impl Client {
     }
 }
 
-/// Microseconds since 1970, but higher than any before in this process, should the clock stand still or go back.
+/// Microseconds since 1970, but higher than any before in this process, should the clock stand still or go
+/// back.
 fn next_version() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

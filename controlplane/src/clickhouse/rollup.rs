@@ -1,27 +1,32 @@
 //! Hours and days derived from raw, and why the views that use them always equal raw.
 //!
-//! For each hour H let raw(H) be its set of events, and rollup(H) the rows of `usage_hourly_rollup` for it. The rollup
-//! carries, in the rows themselves, how many events it was made of and the sum of their hashes (`fingerprint`); raw
-//! has the same two numbers for each hour in projection `hours`, which is written with each part.
+//! For each hour H let raw(H) be its set of events, and rollup(H) the rows of `usage_hourly_rollup` for it.
+//! The rollup carries, in the rows themselves, how many events it was made of and the sum of their hashes
+//! (`fingerprint`); raw has the same two numbers for each hour in projection `hours`, which is written with
+//! each part.
 //!
-//!   1. rollup(H) is the aggregate of raw(H) as it was at some moment, or empty: it is computed by one SELECT (one
-//!      snapshot of raw) into a stage table of its own name, and gets into the rollup by REPLACE PARTITION alone, which
-//!      is atomic. An attempt that dies leaves a stage table that nobody reads, or a partition that is true.
-//!   2. raw(H) only grows, by whole batches, until it expires, and then only shrinks. So if rollup(H) was made of other
-//!      events than raw(H) holds now, raw has more of them (or as many with another fingerprint), unless it expired.
-//!   3. `usage_hours_open` is exactly the hours for which 2 holds. The views take those from raw, all others from the
-//!      rollup: either way the aggregate of raw(H), and of an expired hour the last one there was.
-//!   4. A query sees one snapshot of each table however often it names it (`enable_shared_storage_snapshot_in_query`,
-//!      on by default since 26.x), so that an hour cannot change sides between the two halves of a view.
+//!   1. rollup(H) is the aggregate of raw(H) as it was at some moment, or empty: it is computed by one SELECT
+//!      (one snapshot of raw) into a stage table of its own name, and gets into the rollup by REPLACE
+//!      PARTITION alone, which is atomic. An attempt that dies leaves a stage table that nobody reads, or a
+//!      partition that is true.
+//!   2. raw(H) only grows, by whole batches, until it expires, and then only shrinks. So if rollup(H) was
+//!      made of other events than raw(H) holds now, raw has more of them (or as many with another
+//!      fingerprint), unless it expired.
+//!   3. `usage_hours_open` is exactly the hours for which 2 holds. The views take those from raw, all others
+//!      from the rollup: either way the aggregate of raw(H), and of an expired hour the last one there was.
+//!   4. A query sees one snapshot of each table however often it names it
+//!      (`enable_shared_storage_snapshot_in_query`, on by default since 26.x), so that an hour cannot change
+//!      sides between the two halves of a view.
 //!
-//! Nothing depends on when this task runs, whether it is killed, or on two of them: a batch that comes late, twice or
-//! out of order makes its hour open, by itself, until the task comes round. `mark_dirty` only says when to wait: an hour
-//! that still receives batches is left alone for a while. Days are derived from `usage_hourly_rollup` by the same
-//! argument, once none of their hours is open. An insert that an older attempt left running may still replace a
-//! partition by an older truth: its hours are then open again.
+//! Nothing depends on when this task runs, whether it is killed, or on two of them: a batch that comes late,
+//! twice or out of order makes its hour open, by itself, until the task comes round. `mark_dirty` only says
+//! when to wait: an hour that still receives batches is left alone for a while. Days are derived from
+//! `usage_hourly_rollup` by the same argument, once none of their hours is open. An insert that an older
+//! attempt left running may still replace a partition by an older truth: its hours are then open again.
 //!
-//! What this does not cover: events that arrive after their hour's raw has expired are not added to its rollup (raw
-//! must be kept for longer than a data plane can be away); who erases raw rows rebuilds their hours.
+//! What this does not cover: events that arrive after their hour's raw has expired are not added to its
+//! rollup (raw must be kept for longer than a data plane can be away); who erases raw rows rebuilds their
+//! hours.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -233,7 +238,8 @@ impl Rollup {
         self.replace("usage_daily_rollup", day, &stage).await
     }
 
-    /// Makes a stage table of its own for one attempt: what an attempt before may still be writing cannot get in.
+    /// Makes a stage table of its own for one attempt: what an attempt before may still be writing cannot get
+    /// in.
     async fn make_stage(&self, prefix: &str) -> Result<String, ClickHouseError> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|error| ClickHouseError::Unavailable(error.to_string()))?;

@@ -1,8 +1,8 @@
 //! Sums for reports, and single events.
 //!
-//! A report is read from the coarsest source that has its exact span: days, hours, or raw when the span does not
-//! begin and end on an hour. Dimensions are names from a closed set, and every value a bound parameter; nothing that
-//! a person typed is ever part of the SQL. Names are joined to the sums, not to the rows.
+//! A report is read from the coarsest source that has its exact span: days, hours, or raw when the span does
+//! not begin and end on an hour. Dimensions are names from a closed set, and every value a bound parameter;
+//! nothing that a person typed is ever part of the SQL. Names are joined to the sums, not to the rows.
 
 use std::fmt::Write as _;
 

@@ -1,11 +1,12 @@
 //! The engine's configuration files and passwords.
 //!
-//! Three users, all on 127.0.0.1 only: `liutong` writes, `analyst` reads Liutong's database, and `default`, which
-//! ClickHouse's local session insists on having without a password, may do nothing but start the listener and look
-//! at the numbers table that keeps it alive.
+//! Three users, all on 127.0.0.1 only: `liutong` writes, `analyst` reads Liutong's database, and `default`,
+//! which ClickHouse's local session insists on having without a password, may do nothing but start the
+//! listener and look at the numbers table that keeps it alive.
 //!
-//! Passwords are made once and kept; the XML files are written anew at each start, by rename. All are mode 0600.
-//! ClickHouse ignores a missing configuration file without a word, and then serves without passwords: [`check`].
+//! Passwords are made once and kept; the XML files are written anew at each start, by rename. All are mode
+//! 0600. ClickHouse ignores a missing configuration file without a word, and then serves without passwords:
+//! [`check`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -27,6 +28,8 @@ pub const MEMORY_BYTES_MAX_DEFAULT: u64 = 2 << 30;
 const ANALYST_SECONDS_MAX: u32 = 300;
 const BACKGROUND_POOL_SIZE: u32 = 4;
 const MARK_CACHE_BYTES: u32 = 64 << 20;
+/// Above the 2 s after which the client drops an idle connection, so that it never uses one that is just closing.
+const KEEP_ALIVE_SECONDS: u32 = 3;
 const LOG_BYTES_MAX: u64 = 1 << 20;
 const PASSWORD_BYTES: usize = 24;
 
@@ -189,6 +192,7 @@ fn config_xml(dir: &Path, memory_bytes_max: u64) -> String {
   <user_files_path>{files}/</user_files_path>
   <max_server_memory_usage>{memory_bytes_max}</max_server_memory_usage>
   <mark_cache_size>{MARK_CACHE_BYTES}</mark_cache_size>
+  <keep_alive_timeout>{KEEP_ALIVE_SECONDS}</keep_alive_timeout>
   <background_pool_size>{BACKGROUND_POOL_SIZE}</background_pool_size>
 </clickhouse>
 "

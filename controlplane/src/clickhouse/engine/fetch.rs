@@ -1,11 +1,12 @@
 //! Where ClickHouse's library comes from: an npm package of a pinned version, fetched once by npm itself.
 //!
-//! npm brings whatever registry, proxy and certificates this machine is set up for, so none are named here; what it
-//! brought is compared with a pinned SHA-512 before a byte of it is unpacked. The library is unpacked beside its
-//! place and renamed into it, so that an interrupted fetch is simply done again. Of two at once the second waits.
+//! npm brings whatever registry, proxy and certificates this machine is set up for, so none are named here;
+//! what it brought is compared with a pinned SHA-512 before a byte of it is unpacked. The library is unpacked
+//! beside its place and renamed into it, so that an interrupted fetch is simply done again. Of two at once
+//! the second waits.
 //!
-//! The cache is `$LIUTONG_CACHE`, else `$XDG_CACHE_HOME/liutong`, else `~/.cache/liutong`; in it one directory for
-//! each version.
+//! The cache is `$LIUTONG_CACHE`, else `$XDG_CACHE_HOME/liutong`, else `~/.cache/liutong`; in it one
+//! directory for each version.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read};
@@ -209,7 +210,8 @@ fn pack(dir: &Path) -> Result<PathBuf, FetchError> {
         .ok_or_else(|| FetchError::Npm("it left no package behind".to_owned()))
 }
 
-/// Shows how far npm is by what it has read, which is the only thing it lets on: it writes little until the end.
+/// Shows how far npm is by what it has read, which is the only thing it lets on: it writes little until the
+/// end.
 fn watch(npm: &mut Child, progress: &Progress) {
     while let Ok(None) = npm.try_wait() {
         let counters = fs::read_to_string(format!("/proc/{}/io", npm.id())).unwrap_or_default();

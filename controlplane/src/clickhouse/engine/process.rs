@@ -1,10 +1,11 @@
 //! The engine's own process: ClickHouse, loaded from its library, and two threads that know when to stop it.
 //!
-//! ClickHouse runs on the main thread as one command line of two statements: the first starts the HTTP listener, the
-//! second never ends. Killing that second query over HTTP is the only way to an orderly end that ClickHouse has here,
-//! and it happens when stdin ends (the parent closed it, or was killed) or a SIGTERM comes. SIGINT and SIGHUP reach
-//! the whole terminal group and are left to the parent. If the kill does not end the process, it exits the hard way:
-//! acknowledged inserts are on disk by then, and ClickHouse starts again after anything.
+//! ClickHouse runs on the main thread as one command line of two statements: the first starts the HTTP
+//! listener, the second never ends. Killing that second query over HTTP is the only way to an orderly end
+//! that ClickHouse has here, and it happens when stdin ends (the parent closed it, or was killed) or a
+//! SIGTERM comes. SIGINT and SIGHUP reach the whole terminal group and are left to the parent. If the kill
+//! does not end the process, it exits the hard way: acknowledged inserts are on disk by then, and ClickHouse
+//! starts again after anything.
 
 #![allow(unsafe_code, reason = "the library's C functions, and the signal mask of this process")]
 
@@ -32,6 +33,8 @@ const LOCK_INTERVAL: Duration = Duration::from_millis(50);
 /// In-flight inserts end with an exception; with many of them that has taken 5 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
+/// What is being received when the end begins has this long.
+const RECEIVE_GRACE: Duration = Duration::from_millis(500);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
 
 const EXIT_USAGE: u8 = 64;
@@ -73,7 +76,8 @@ enum ProcessError {
 
 /// Runs the engine until stdin ends, and returns the process's exit code.
 ///
-/// To be called on the main thread before any other thread is started: it masks signals for the threads to come.
+/// To be called on the main thread before any other thread is started: it masks signals for the threads to
+/// come.
 #[must_use]
 pub fn serve(args: &EngineArgs) -> ExitCode {
     match run(args) {
@@ -136,7 +140,8 @@ fn lock(dir: &Path) -> Result<File, ProcessError> {
     }
 }
 
-/// Tells the parent that the directory is ours, and gives stdout up: it may be gone before ClickHouse writes to it.
+/// Tells the parent that the directory is ours, and gives stdout up: it may be gone before ClickHouse writes
+/// to it.
 fn say_locked() -> io::Result<()> {
     let mut stdout = io::stdout();
     stdout.write_all(b"locked\n")?;
@@ -178,11 +183,14 @@ impl Stopper {
     fn stop(&self) {
         self.once.call_once(|| {
             self.asked.store(true, Ordering::Release);
-            let deadline = Instant::now() + STOP_TIMEOUT;
+            let asked = Instant::now();
             // Again and again: the query may not have begun yet. The process ends under this loop.
-            while Instant::now() < deadline {
+            while asked.elapsed() < STOP_TIMEOUT {
                 let _ = self.ask();
                 std::thread::sleep(STOP_INTERVAL);
+                if asked.elapsed() > RECEIVE_GRACE {
+                    end_reading(self.port);
+                }
             }
             // SAFETY: ends the process at once, without handlers that could wait for ClickHouse's threads.
             unsafe { libc::_exit(EXIT_HARD) };
@@ -204,6 +212,38 @@ impl Stopper {
         io::copy(&mut stream, &mut io::sink())?;
         Ok(())
     }
+}
+
+/// Ends the reading side of every connection to the listener. ClickHouse waits 5 s for them at its end, idle or not,
+/// and then gives up being orderly. Answers under way are still written.
+fn end_reading(port: u16) {
+    let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return };
+    for entry in descriptors.flatten() {
+        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse::<c_int>().ok()) else {
+            continue;
+        };
+        let is_ours =
+            address_of(fd, libc::getsockname).is_some_and(|address| address.sin_port == port.to_be());
+        // The listening socket has no peer, and ClickHouse aborts when its reading side ends.
+        if is_ours && address_of(fd, libc::getpeername).is_some() {
+            // SAFETY: takes no memory.
+            unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+        }
+    }
+}
+
+type AddressCall = unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> c_int;
+
+/// The IPv4 address that the call has for a descriptor, if it is such a socket.
+fn address_of(fd: c_int, call: AddressCall) -> Option<libc::sockaddr_in> {
+    let mut size = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).ok()?;
+    // SAFETY: all zeroes are a valid address; the call writes at most `size` bytes of it, and fails if the descriptor
+    // is no socket, or no longer one.
+    let (failed, address) = unsafe {
+        let mut address: libc::sockaddr_in = std::mem::zeroed();
+        (call(fd, (&raw mut address).cast(), &raw mut size) != 0, address)
+    };
+    (!failed && c_int::from(address.sin_family) == libc::AF_INET).then_some(address)
 }
 
 fn watch_stdin(stopper: Arc<Stopper>) {
@@ -254,8 +294,8 @@ fn run_clickhouse(library: &Path, dir: &Path, port: u16) -> Result<Option<String
     let count =
         c_int::try_from(pointers.len()).map_err(|error| ProcessError::ClickHouse(error.to_string()))?;
     pointers.push(std::ptr::null_mut());
-    // SAFETY: the checksum of the library is pinned; its initializers run on this, the main thread. It stays loaded
-    // until the process ends: its threads outlive the call.
+    // SAFETY: the checksum of the library is pinned; its initializers run on this, the main thread. It stays
+    // loaded until the process ends: its threads outlive the call.
     let library = std::mem::ManuallyDrop::new(unsafe { libloading::Library::new(library) }?);
     // SAFETY: the types are those of chdb.h at the pinned version.
     let query_cmdline = unsafe { library.get::<QueryCmdline>(c"chdb_query_cmdline")? };
