@@ -1,0 +1,135 @@
+//! Liutong: the whole system where it is built, else its data plane alone on a snapshot made here.
+//!
+//! Both check keys, rewrite the alias, swap the key, read the usage out of every answer and write every usage event to
+//! the spool on disk. The whole system also ships them to a control plane that puts them into ClickHouse.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+use dataplane::tables::disk::TableStore;
+use load_tests::harness::{System, binary, descendants};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use wire::frame::Frame;
+use wire::id::{
+    AliasId, ApplicationId, AttributionId, DeploymentId, Generation, KeyDigest, KeyId, RegistryId,
+};
+use wire::table::{Alias, Allow, Application, Change, Deployment, Dialect, Key, OnDisconnect, Settings};
+
+use super::{Holds, Name, Subject, UPSTREAM_SECRET, directory, free_address, version};
+use crate::keys::Keys;
+use crate::process::{LOAD_CORE, PROXY_CORE, Running, pin_process};
+use crate::work::ALIAS;
+
+/// The name of the credential that stands for the upstream's secret.
+const CREDENTIAL: &str = "bench";
+/// The variable of the environment that holds it.
+const SECRET_VARIABLE: &str = "LIUTONG_BENCH_UPSTREAM_SECRET";
+/// Where files stay in memory.
+const MEMORY: &str = "/dev/shm";
+/// Changes in one frame of a snapshot.
+const CHANGES_PER_FRAME: usize = 256;
+
+/// Takes a system that quickstart started: the data plane has the proxy's core, everything else the other one.
+pub(super) fn whole(system: System) -> anyhow::Result<Subject> {
+    let dataplane = system.ready.pids.dataplane;
+    for pid in descendants(system.pid()).into_iter().chain([system.pid()]) {
+        pin_process(pid, LOAD_CORE)?;
+    }
+    pin_process(dataplane, PROXY_CORE)?;
+    let version = version(&binary("liutong-dataplane")?, "--version")?;
+    let about =
+        format!("{version}, everything on: key check, rewrite, metering, spool, control plane, ClickHouse");
+    let address = system.address();
+    let holds = Holds::System(Box::new(system));
+    Ok(Subject { name: Name::Liutong, about, address, pids: vec![dataplane], holds })
+}
+
+/// Starts a data plane that no control plane ever talks to.
+pub(super) fn on_snapshot(upstream: SocketAddr, keys: &Keys) -> anyhow::Result<Subject> {
+    let program = binary("liutong-dataplane")?;
+    let (dir, memory, address) = (directory()?, memory()?, free_address()?);
+    write_snapshot(&dir.path().join("data/tables"), upstream, keys)
+        .with_context(|| format!("snapshot in {}", dir.path().display()))?;
+    let config = dir.path().join("dataplane.toml");
+    std::fs::write(&config, configuration(dir.path(), memory.path(), address, upstream))?;
+    let about = format!(
+        "{}, key check ({} keys), rewrite, metering, spool; no control plane",
+        version(&program, "--version")?,
+        keys.known.len()
+    );
+    let mut command = Command::new(program);
+    command.arg("--config").arg(&config).env(SECRET_VARIABLE, UPSTREAM_SECRET);
+    command.stderr(std::fs::File::create(dir.path().join("dataplane.log"))?);
+    Ok(Subject::process(Name::Liutong, about, address, Running::start(command)?, vec![dir, memory]))
+}
+
+/// The runtime directory is on tmpfs, as in an installation.
+fn memory() -> anyhow::Result<TempDir> {
+    if Path::new(MEMORY).is_dir() {
+        return Ok(tempfile::Builder::new().prefix("liutong-bench-").tempdir_in(MEMORY)?);
+    }
+    directory()
+}
+
+fn configuration(dir: &Path, memory: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+    format!(
+        "data_dir = '{}'\nruntime_dir = '{}'\nworkers = 1\n[http]\nlisten = '{address}'\n\
+         [ops]\nlisten = '127.0.0.1:0'\n[control]\nsocket = '{}'\n\
+         [credentials.{CREDENTIAL}]\nenv = '{SECRET_VARIABLE}'\nhosts = ['{upstream}']\n",
+        dir.join("data").display(),
+        memory.display(),
+        dir.join("nobody.sock").display(),
+    )
+}
+
+fn write_snapshot(dir: &Path, upstream: SocketAddr, keys: &Keys) -> anyhow::Result<()> {
+    let deployment = Deployment {
+        id: DeploymentId(1),
+        name: "scripted".into(),
+        base_url: format!("http://{upstream}/v1"),
+        dialect: Dialect::Openai,
+        upstream_model: "scripted".into(),
+        credential: CREDENTIAL.into(),
+        api_version: String::new(),
+        weight: 1,
+        on_disconnect: OnDisconnect::Cancel,
+        replay_safe: false,
+        connect_timeout_ms: 5_000,
+        first_byte_timeout_ms: 60_000,
+        idle_timeout_ms: 60_000,
+    };
+    let alias = Alias {
+        id: AliasId(1),
+        name: ALIAS.into(),
+        created_s: 1_700_000_000,
+        deployments: vec![deployment.id],
+    };
+    let mut changes = vec![
+        Change::Settings(Settings { request_id_key: [7; 16] }),
+        Change::Application(Application { id: ApplicationId(1), allow: Allow::All }),
+        Change::Deployment(deployment),
+        Change::Alias(alias),
+    ];
+    changes.extend((1_u64..).zip(&keys.known).map(|(number, key)| {
+        Change::Key(Key {
+            digest: KeyDigest(Sha256::digest(key).into()),
+            id: KeyId(number),
+            application: ApplicationId(1),
+            attribution: AttributionId(number),
+            not_after_ms: 0,
+            allow: None,
+        })
+    }));
+    let count = changes.len() as u64;
+    let mut store = TableStore::open(dir)?;
+    let mut file = store.begin()?;
+    file.add(&Frame::SnapshotBegin { registry: RegistryId(1), generation: Generation(1) })?;
+    for part in changes.chunks(CHANGES_PER_FRAME) {
+        file.add(&Frame::SnapshotPart(part.to_vec()))?;
+    }
+    file.add(&Frame::SnapshotEnd { generation: Generation(1), changes: count })?;
+    Ok(store.finish(file)?)
+}
