@@ -64,13 +64,15 @@ pub struct Body {
     pub range: Range<usize>,
     /// Where the next request begins.
     pub end: usize,
-    _held: BodyPermit,
 }
 
 /// A client's connection.
 pub struct Client {
     stream: Stream,
     input: Vec<u8>,
+    /// Where the next request begins, once all of this one is here.
+    complete: Option<usize>,
+    permit: BodyPermit,
     /// Its entry in the worker's sweep.
     pub watch: Watch,
     worker: Rc<Worker>,
@@ -80,7 +82,8 @@ impl Client {
     /// Takes an accepted connection.
     pub fn new(stream: Stream, worker: Rc<Worker>) -> Self {
         let watch = worker.watches.add();
-        Self { stream, input: Vec::with_capacity(INPUT_BYTES), watch, worker }
+        let permit = BodyPermit::new(&worker);
+        Self { stream, input: Vec::with_capacity(INPUT_BYTES), complete: None, permit, watch, worker }
     }
 
     /// The descriptor.
@@ -97,6 +100,7 @@ impl Client {
     pub async fn read_head(&mut self) -> Result<Option<Received>, RequestError> {
         let mut end = HeadEnd::of_request();
         let mut began = None;
+        self.complete = None;
         loop {
             if !self.input.is_empty() {
                 let began = *began.get_or_insert_with(Instant::now);
@@ -127,10 +131,9 @@ impl Client {
     ) -> Result<Body, Failure> {
         let (framing, start) = (received.head.framing, received.len);
         let max = self.worker.limits.body_bytes_max;
-        let mut permit = BodyPermit::new(&self.worker);
         if let BodyFraming::Length(length) = framing {
             let length = usize::try_from(length).ok().filter(|length| *length <= max);
-            permit.grow_to(length.ok_or(RequestError::BodyTooLarge(max))?)?;
+            self.permit.grow_to(length.ok_or(RequestError::BodyTooLarge(max))?)?;
         }
         let mut decoder = BodyDecoder::new(framing);
         let began = Instant::now();
@@ -146,10 +149,12 @@ impl Client {
             if body_end - start > max {
                 return Err(RequestError::BodyTooLarge(max).into());
             }
-            permit.grow_to(body_end - start)?;
+            self.permit.grow_to(body_end - start)?;
             scan(&self.input[fresh])?;
             if decoded.done {
-                return Ok(Body { range: start..body_end, end: raw + decoded.consumed, _held: permit });
+                let end = raw + decoded.consumed;
+                self.complete = Some(end);
+                return Ok(Body { range: start..body_end, end });
             }
             self.input.truncate(body_end);
             raw = body_end;
@@ -172,6 +177,8 @@ impl Client {
 
     /// Drops what a request occupied, up to `end`.
     pub fn release(&mut self, end: usize) {
+        self.complete = Some(0);
+        self.permit = BodyPermit::new(&self.worker);
         if self.input.capacity() > INPUT_KEEP_BYTES_MAX {
             let rest = self.input.split_off(end);
             self.input = rest;
@@ -222,6 +229,9 @@ impl Client {
 
     /// What of a request whose head was read is still to come.
     fn unread(&self, received: &Received) -> Unread {
+        if let Some(end) = self.complete {
+            return Unread::Known { end, missing: 0 };
+        }
         let buffered = (self.input.len() - received.len.min(self.input.len())) as u64;
         match received.head.framing {
             BodyFraming::None | BodyFraming::Length(0) => Unread::Known { end: received.len, missing: 0 },

@@ -71,10 +71,16 @@ impl Exchange {
         self.keep();
     }
 
-    /// The answer's first byte is here.
-    pub fn first_byte(&mut self, status: u16) {
-        self.event.ttft_ms = self.elapsed_ms().max(1);
+    /// The answer's head is here.
+    pub fn set_status(&mut self, status: u16) {
         self.event.status = status;
+    }
+
+    /// A byte of the answer's body is here; only the first one counts.
+    pub fn body_byte(&mut self) {
+        if self.event.ttft_ms == 0 {
+            self.event.ttft_ms = self.elapsed_ms().max(1);
+        }
     }
 
     /// The counts so far. What is kept here survives the process.
@@ -103,10 +109,10 @@ impl Exchange {
     /// Hands the exchange over for recording. Only the first call counts.
     pub fn settle(&mut self, status: u16) {
         let Some(slot) = self.slot.take() else { return };
+        self.event.latency_ms = self.elapsed_ms();
         let event = &mut self.event;
         event.status = status;
         event.ts_ms = auth::unix_ms();
-        event.latency_ms = u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX);
         slot.settle(event);
         let counters = &self.worker.counters;
         let class = match status {

@@ -71,8 +71,8 @@ pub async fn exchange(
     exchange: &mut Exchange,
 ) -> Result<Persist, Failure> {
     let mut tried: Vec<DeploymentId> = Vec::new();
-    let mut last = RequestError::Unavailable;
-    while tried.len() < ATTEMPTS_MAX {
+    let (mut last, mut sent_again) = (RequestError::Unavailable, 0);
+    while tried.len() + sent_again < ATTEMPTS_MAX {
         let now_ms = worker.watches.now_ms();
         let Some(chosen) = worker.balance.choose(&request.alias.upstreams, &tried, now_ms) else { break };
         let upstream = chosen.upstream.clone();
@@ -106,7 +106,12 @@ pub async fn exchange(
                         client.watch.ignore_client();
                         return Err(error.into());
                     }
-                    Attempt::Unclear => last = RequestError::UpstreamBroken,
+                    Attempt::Unclear => {
+                        // It may well serve the request on a new connection.
+                        last = RequestError::UpstreamBroken;
+                        tried.pop();
+                        sent_again += 1;
+                    }
                     Attempt::NotSent | Attempt::ClientLeft => {}
                 }
             }

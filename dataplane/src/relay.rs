@@ -33,6 +33,7 @@ use crate::meter::stream::{StreamMeter, StreamMode};
 use crate::meter::whole::WholeMeter;
 use crate::net::Stream;
 use crate::serve::{Request, append_closing_lines};
+use crate::sys;
 use crate::upstream::target::Upstream;
 use crate::watch::Fired;
 use crate::worker::Worker;
@@ -116,14 +117,15 @@ pub async fn run(
         head_sent: false,
         done: false,
     };
-    relay.exchange.first_byte(head.status);
+    relay.exchange.set_status(head.status);
     let mut out = relay.worker.buffers.take();
     relay.append_head(&mut out, &head, head_at, request.received.head.http_1_0);
-    let result = relay.relay(out, body_at, head.is_event_stream).await;
-    match result {
+    let result = match relay.relay(out, body_at, head.is_event_stream).await {
         Ok(()) => Ok(relay.persist),
         Err(broken) => Err(relay.break_off(broken).await),
-    }
+    };
+    relay.worker.buffers.give(relay.buffer);
+    result
 }
 
 /// How the body is framed for the client: its length where it is known, else chunks, or, for HTTP/1.0, the close.
@@ -203,6 +205,9 @@ impl Relay<'_> {
 
     /// Meters body bytes; what may go to the client now is in the returned range.
     fn observe(&mut self, data: Range<usize>) -> Range<usize> {
+        if !data.is_empty() {
+            self.exchange.body_byte();
+        }
         let range = match &mut self.meter {
             Meter::Whole(meter) => {
                 meter.observe(&self.buffer[data.clone()]);
@@ -302,6 +307,10 @@ impl Relay<'_> {
             Broken::Upstream(error) => {
                 self.exchange.settle(error.reply().status);
                 self.tell_in_stream().await;
+                if self.framing == BodyFraming::UntilClose {
+                    // An orderly close would be the end of a whole answer.
+                    sys::reset_on_close(self.client.fd());
+                }
                 Failure::Cut
             }
         }

@@ -18,7 +18,6 @@ use crate::metrics;
 use crate::models;
 use crate::net::Stream;
 use crate::route::{self, Asked};
-use crate::sys;
 use crate::tables::AliasRoute;
 use crate::upstream::target::Upstream;
 use crate::worker::Worker;
@@ -84,10 +83,7 @@ async fn request(client: &mut Client, worker: &Rc<Worker>) -> Persist {
             exchange.settle(CLIENT_LEFT);
             Persist::Close
         }
-        Err(Failure::Cut) => {
-            sys::reset_on_close(client.fd());
-            Persist::Close
-        }
+        Err(Failure::Cut) => Persist::Close,
     }
 }
 
