@@ -1,0 +1,159 @@
+//! A session that keeps a data plane's tables up to date.
+//!
+//! A data plane that holds tables of this registry gets what it missed; any other gets a snapshot. Its queues fill from
+//! before the first read on, so nothing falls between the snapshot and the deltas after it. Revocations go ahead of
+//! whatever is being sent, also between the parts of a snapshot; as such a snapshot was read before them, it ends with
+//! the keys that they named as gone.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc::error::TryRecvError;
+use wire::frame::{Frame, Hello, PART_CHANGES};
+use wire::id::{Generation, KeyDigest};
+use wire::table::Change;
+
+use super::SessionError;
+use super::framed::{FrameReader, FrameWriter, Framed};
+use crate::publish::{Attached, Hub};
+use crate::registry::tables::Since;
+
+/// How often a data plane is asked whether it is there.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a data plane may be silent.
+const SILENCE_MAX: Duration = Duration::from_secs(35);
+/// Confirmations are short.
+const FRAME_BYTES_MAX: usize = 4096;
+
+pub(super) async fn serve(framed: Framed, hello: Hello, hub: &Hub) -> Result<(), SessionError> {
+    let ours = hello.registry == hub.registry().id();
+    let held = if ours { hello.generation } else { Generation(0) };
+    // A generation that we never reached is not one that anybody can have applied.
+    let known = held <= hub.registry().generation().await?;
+    let attached = hub.attach(hello.node, if known { held } else { Generation(0) });
+    let (session, closed) = (attached.session, attached.closed.clone());
+    let Framed { mut reader, writer } = framed;
+    let sender = Sender { hub, writer, attached, held: ours.then_some(held) };
+    let ended = tokio::select! {
+        () = closed.cancelled() => Ok(()),
+        ended = sender.run() => ended,
+        ended = receive(&mut reader, session, hub) => ended,
+    };
+    hub.detach(session);
+    ended
+}
+
+async fn receive(reader: &mut FrameReader, session: u64, hub: &Hub) -> Result<(), SessionError> {
+    loop {
+        let frame = tokio::time::timeout(SILENCE_MAX, reader.read(FRAME_BYTES_MAX)).await;
+        match frame.map_err(|_| SessionError::Silent(SILENCE_MAX))?? {
+            Frame::Applied { registry, generation } if registry == hub.registry().id() => {
+                hub.applied(session, generation);
+            }
+            Frame::Revoked { revocation } => hub.revoked(session, revocation),
+            // Tables of another registry say nothing about ours.
+            Frame::Pong | Frame::Applied { .. } => {}
+            _ => return Err(SessionError::Unexpected("frame on a sync connection")),
+        }
+    }
+}
+
+struct Sender<'h> {
+    hub: &'h Hub,
+    writer: FrameWriter,
+    attached: Attached,
+    /// The generation that the data plane will stand at once it has applied what was sent; none before a snapshot.
+    held: Option<Generation>,
+}
+
+impl Sender<'_> {
+    async fn run(mut self) -> Result<(), SessionError> {
+        let registry = self.hub.registry();
+        let welcome = Frame::Welcome { registry: registry.id(), generation: registry.generation().await? };
+        self.writer.write(&welcome).await?;
+        self.catch_up().await?;
+        let mut pings = tokio::time::interval(PING_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                urgent = self.attached.urgent.recv() => match urgent {
+                    Some(frame) => self.writer.write(&frame).await?,
+                    None => return Ok(()),
+                },
+                delta = self.attached.deltas.recv() => match delta {
+                    Some(delta) => self.delta(&delta).await?,
+                    None => return Ok(()),
+                },
+                _ = pings.tick() => self.writer.write(&Frame::Ping).await?,
+            }
+        }
+    }
+
+    /// Sends a queued delta, less what the data plane got by other ways.
+    async fn delta(&mut self, delta: &crate::registry::tables::Delta) -> Result<(), SessionError> {
+        match self.held {
+            Some(held) if delta.to <= held => Ok(()),
+            Some(held) if delta.from <= held => {
+                let frame = Frame::Delta { from: held, to: delta.to, changes: delta.changes.clone() };
+                self.held = Some(delta.to);
+                Ok(self.writer.write(&frame).await?)
+            }
+            _ => self.catch_up().await,
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<(), SessionError> {
+        loop {
+            let Some(held) = self.held else {
+                self.snapshot().await?;
+                continue;
+            };
+            match self.hub.registry().since(held).await? {
+                Since::Current => return Ok(()),
+                Since::Delta(delta) => {
+                    self.urgent_first().await?;
+                    self.held = Some(delta.to);
+                    let (from, to) = (delta.from, delta.to);
+                    self.writer.write(&Frame::Delta { from, to, changes: delta.changes }).await?;
+                }
+                Since::Unknown => self.held = None,
+            }
+        }
+    }
+
+    async fn snapshot(&mut self) -> Result<(), SessionError> {
+        let mut snapshot = self.hub.registry().snapshot().await?;
+        let (registry, generation) = (self.hub.registry().id(), snapshot.generation());
+        self.writer.write(&Frame::SnapshotBegin { registry, generation }).await?;
+        let (mut changes, mut revoked) = (0u64, Vec::new());
+        while let Some(part) = snapshot.next_part().await? {
+            revoked.extend(self.urgent_first().await?);
+            changes += part.len() as u64;
+            self.writer.write(&Frame::SnapshotPart(part)).await?;
+        }
+        revoked.extend(self.urgent_first().await?);
+        for part in revoked.chunks(PART_CHANGES) {
+            changes += part.len() as u64;
+            let part = part.iter().copied().map(Change::NoKey).collect();
+            self.writer.write(&Frame::SnapshotPart(part)).await?;
+        }
+        self.writer.write(&Frame::SnapshotEnd { generation, changes }).await?;
+        self.held = Some(generation);
+        Ok(())
+    }
+
+    /// Sends what goes ahead of everything else; returns the keys that it revokes.
+    async fn urgent_first(&mut self) -> Result<Vec<KeyDigest>, SessionError> {
+        let mut revoked = Vec::new();
+        loop {
+            match self.attached.urgent.try_recv() {
+                Ok(frame) => {
+                    self.writer.write(&frame).await?;
+                    if let Frame::Revoke { digests, .. } = frame {
+                        revoked.extend(digests);
+                    }
+                }
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(revoked),
+            }
+        }
+    }
+}
