@@ -359,10 +359,10 @@ pub(super) struct UsageArgs {
     /// What to add up by, in this order
     #[arg(long, value_enum, value_delimiter = ',', default_value = "team,model", value_name = "LIST")]
     pub(super) by: Vec<GroupBy>,
-    /// From when on
+    /// From when on [default: 30 days before the end]
     #[arg(long, value_name = "WHEN")]
     pub(super) from: Option<When>,
-    /// Until when, exclusive
+    /// Until when, exclusive [default: the end of today, UTC]
     #[arg(long, value_name = "WHEN")]
     pub(super) to: Option<When>,
     /// One row for each such interval, or for all of the time

@@ -5,7 +5,7 @@ use super::admin::Admin;
 use super::args::NodeCommand;
 use super::output::Output;
 
-const COLUMNS: [&str; 6] = ["id", "node", "status", "connected", "generation", "last_seen"];
+const COLUMNS: [&str; 6] = ["id", "status", "generation", "behind", "first_seen", "last_seen"];
 
 pub(super) async fn run(admin: &Admin, out: &Output, command: NodeCommand) -> Result<(), CliError> {
     let NodeCommand::List = command;

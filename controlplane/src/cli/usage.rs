@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::CliError;
 use super::admin::Admin;
-use super::args::{GroupBy, RequestCommand, UsageArgs};
+use super::args::{GroupBy, Interval, RequestCommand, UsageArgs};
 use super::output::Output;
 use super::registry::query;
 use super::when::When;
@@ -47,8 +47,8 @@ pub(super) async fn report(admin: &Admin, out: &Output, args: &UsageArgs) -> Res
             "liutong: warning: there are more rows than a report has; ask for less time or fewer dimensions"
         );
     }
-    let columns: Vec<&str> =
-        ["time", "start", "ts", "from", "to"].into_iter().chain(by).chain(MEASURES).collect();
+    let start = (args.interval != Interval::Total).then_some("start");
+    let columns: Vec<&str> = start.into_iter().chain(by).chain(MEASURES).collect();
     out.list(rows, &columns)
 }
 

@@ -74,6 +74,8 @@ impl Report {
             Some(key) => format!("{key}   (shown this once; only its hash is kept)"),
             None => format!("{}, shown at the first start: put it in LIUTONG_API_KEY", self.key_id),
         };
+        // As it was called: it need not be in PATH.
+        let liutong = std::env::args().next().unwrap_or_else(|| "liutong".to_owned());
         let key = self.api_key.as_deref().unwrap_or("$LIUTONG_API_KEY");
         let Self { base_url, alias, key_id, data_dir, clickhouse_url, admin_url, .. } = self;
         let (headers_file, admin_key_file, served_by) =
@@ -104,8 +106,8 @@ Usage is in ClickHouse at {clickhouse_url} a second later (user {ANALYST}, read 
 Administer it, at {admin_url}:
 
   export LIUTONG_ADMIN_URL={admin_url} LIUTONG_ADMIN_KEY_FILE='{admin_key_file}'
-  liutong usage --by team,model
-  liutong key revoke {key_id}
+  {liutong} usage --by team,model
+  {liutong} key revoke {key_id}
 
 "#
         )

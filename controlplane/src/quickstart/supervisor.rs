@@ -138,6 +138,8 @@ impl Running {
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&program.log)?;
         let mut command = Command::new(&program.path);
         command.args(&program.args).process_group(0).stdin(Stdio::piped());
+        // Its log is a file.
+        command.env("NO_COLOR", "1");
         command.stdout(log.try_clone()?).stderr(log);
         for name in &program.env_remove {
             command.env_remove(name);
