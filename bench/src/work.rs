@@ -1,7 +1,7 @@
 //! The works that every subject does alike: what is sent, what the upstream answers, how it is counted.
 //!
-//! Requests are what an SDK sends: its headers, `model` as the last member, no word of usage in streams. Answers are
-//! the scriptable upstream's, prepared once for each connection.
+//! Requests are what an SDK sends: its headers, `model` as the last member, no word of usage in streams.
+//! Answers are the scriptable upstream's, prepared once for each connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
