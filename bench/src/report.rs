@@ -116,7 +116,7 @@ impl Results {
         );
         let mut noisy = false;
         for work in works {
-            let cell = |name: Name| self.row(work, name).map_or("-".to_owned(), |row| cpu_cell(row));
+            let cell = |name: Name| self.row(work, name).map_or("-".to_owned(), cpu_cell);
             let ratio = |name| self.ratio(work, name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
             let [forwarder, nginx, haproxy] = OTHERS.map(cell);
             let ours = cell(Name::Liutong);
