@@ -15,7 +15,7 @@ pub(crate) const ALIAS: &str = "fast";
 /// Bytes of a request's body.
 const REQUEST_BYTES: usize = 1024;
 /// Completion tokens of a whole answer: its body is then of about 600 bytes.
-const WHOLE_TOKENS: usize = 48;
+const WHOLE_TOKENS: usize = 67;
 /// Events of a stream that come as fast as they can.
 const FAST_EVENTS: usize = 200;
 /// Events of a slow stream: it takes a second.
