@@ -1,7 +1,7 @@
 //! CPU time as the kernel accounts it: of processes, and of cores.
 //!
-//! A process's total is the sum of its threads' `schedstat`, in nanoseconds. How it divides into user and system comes
-//! from `stat`, which counts ticks: right over seconds, wrong over milliseconds.
+//! A process's total is the sum of its threads' `schedstat`, in nanoseconds. How it divides into user and
+//! system comes from `stat`, which counts ticks: right over seconds, wrong over milliseconds.
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ impl CpuTime {
                 sum.total_ns += on_core_ns(pid, tid)?;
             }
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            // Behind the program's name, which may hold anything; utime and stime are fields 14 and 15 of all.
+            // Behind the program's name, which may hold anything; utime and stime are fields 14 and 15.
             let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
             let ticks = |field: usize| fields.get(field).and_then(|text| text.parse().ok()).unwrap_or(0);
             sum = sum + Self { total_ns: 0, user_ticks: ticks(11), system_ticks: ticks(12) };

@@ -16,11 +16,13 @@ pub(crate) struct Machine {
     cores: usize,
     /// The kernel's version.
     kernel: String,
+    /// TCP's congestion control: it paces, or it does not.
+    congestion_control: String,
     /// The commit in the working directory, with a plus where it was changed.
     commit: String,
     /// Seconds since 1970.
     unix_s: u64,
-    /// Runnable threads, average of a minute, before the first round; more than a few tenths are others' work.
+    /// Runnable threads, average of a minute, before the first round: others' work.
     load_before: f64,
 }
 
@@ -35,6 +37,7 @@ impl Machine {
             cpu: model.map_or("unknown processor", |(_, name)| name).to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim_end().to_owned(),
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control").trim_end().to_owned(),
             commit: commit().unwrap_or_else(|| "unknown".to_owned()),
             unix_s: since.as_secs(),
             load_before: read("/proc/loadavg").split(' ').next().and_then(|t| t.parse().ok()).unwrap_or(0.0),
@@ -54,11 +57,12 @@ fn commit() -> Option<String> {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpu, cores, kernel, commit, load_before, .. } = self;
+        let Self { cpu, cores, kernel, congestion_control, commit, load_before, .. } = self;
         let version = kernel.split('-').next().unwrap_or_default();
         write!(
             f,
-            "{cores} cores of {cpu}, Linux {version}, commit {commit}, load {load_before:.1} before the start"
+            "{cores} cores of {cpu}, Linux {version}, TCP {congestion_control}, commit {commit}, \
+             load {load_before:.1} before the start"
         )
     }
 }

@@ -1,7 +1,7 @@
 //! `liutong-bench`: CPU per request and per streamed event of the data plane beside nginx and HAProxy.
 //!
-//! All subjects run at once before the same upstream and do the same works in turn, round after round, so that
-//! whatever the machine goes through meets them all. bench/README.md says how to read what it prints.
+//! All subjects run at once before the same upstream and do the same works in turn, round after round, so
+//! that whatever the machine goes through meets them all. bench/README.md says how to read what it prints.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

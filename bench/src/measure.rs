@@ -1,7 +1,7 @@
 //! One measurement: a subject does a work for some seconds.
 //!
-//! The CPU time counts from before the first request until shortly after the last response, so that what a proxy puts
-//! off is charged to it, and is divided by all that was done in between.
+//! The CPU time counts from before the first request until shortly after the last response, so that what a
+//! proxy puts off is charged to it, and is divided by all that was done in between.
 
 use std::time::Duration;
 

@@ -1,7 +1,8 @@
 //! Processes and the cores that they run on.
 //!
-//! The proxy has core 0 to itself; the load generator and the upstream run on core 1, or, where the proxy's core is to
-//! be saturated, the upstream runs on core 0 too. A child ends with this process, also when that is killed.
+//! The proxy has core 0 to itself; the load generator and the upstream run on core 1, or, where the proxy's
+//! core is to be saturated, the upstream runs on core 0 too. A child ends with this process, also when that
+//! is killed.
 #![allow(
     unsafe_code,
     reason = "affinity and the parent-death signal are system calls that std does not wrap"

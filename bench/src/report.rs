@@ -116,7 +116,7 @@ impl Results {
         );
         let mut noisy = false;
         for work in works {
-            let cell = |name: Name| self.row(work, name).map_or("-".to_owned(), |row| cpu_cell(row));
+            let cell = |name: Name| self.row(work, name).map_or("-".to_owned(), cpu_cell);
             let ratio = |name| self.ratio(work, name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
             let [forwarder, nginx, haproxy] = OTHERS.map(cell);
             let ours = cell(Name::Liutong);
@@ -124,8 +124,8 @@ impl Results {
             let [by_forwarder, by_nginx, by_haproxy] = OTHERS.map(ratio);
             let _ = writeln!(
                 text,
-                "| {title} | {unit} | {forwarder} | {nginx} | {haproxy} | **{ours}** | {by_nginx} | {by_haproxy} | \
-                 {by_forwarder} |"
+                "| {title} | {unit} | {forwarder} | {nginx} | {haproxy} | **{ours}** | \
+                 {by_nginx} | {by_haproxy} | {by_forwarder} |"
             );
             noisy |= self.rows.iter().any(|row| row.work == work.name && !row.noise.is_empty());
         }
@@ -147,7 +147,7 @@ impl Results {
             let _ = writeln!(
                 text,
                 "| | CPU µs per {unit} | user + system | {unit}s/s | p50 / p99 µs of the {latency} | \
-                 core idle | upstream µs | spread | |\n|---|---|---|---|---|---|---|---|---|"
+                 core idle / others | upstream µs | spread | |\n|---|---|---|---|---|---|---|---|---|"
             );
             for row in self.rows.iter().filter(|row| row.work == work.name) {
                 let _ = writeln!(text, "{}", detail(row));
@@ -160,8 +160,9 @@ impl Results {
     /// What was measured where.
     pub(crate) fn conditions(&self) -> String {
         let mut text = format!(
-            "{}. Medians of {} rounds of {} s, subjects in turn; the proxy on core 0 with one worker, the load \
-             generator (and, unless the core is to be saturated, the upstream) on core 1, all on loopback.\n\n",
+            "{}. Medians of {} rounds of {} s, subjects in turn; the proxy on core 0 with one worker, \
+             the load generator (and, unless the core is to be saturated, the upstream) on core 1, all on \
+             loopback.\n\n",
             self.machine, self.rounds, self.seconds
         );
         for (name, about) in &self.subjects {
@@ -177,17 +178,22 @@ fn cpu_cell(row: &Row) -> String {
 }
 
 fn detail(row: &Row) -> String {
-    let Sample { cpu_us, user_us, rate, p50_us, p99_us, core_idle, upstream_us, .. } = row.median;
+    let Sample { cpu_us, user_us, rate, p50_us, p99_us, core_idle, core_others, upstream_us, .. } =
+        row.median;
     let latency = format!("{rate:.0} | {p50_us:.0} / {p99_us:.0}");
     if row.subject == Name::Direct.text() {
         return format!("| {} | - | - | {latency} | - | {upstream_us:.2} | - | |", row.subject);
     }
-    let saturated = if core_idle <= IDLE_SATURATED_MAX { " (saturated)" } else { "" };
+    // Where others fill the core, its being busy says nothing of the proxy.
+    let is_saturated = core_idle <= IDLE_SATURATED_MAX && core_others <= OTHERS_MAX;
+    let saturated = if is_saturated { " (saturated)" } else { "" };
     format!(
-        "| {} | {cpu_us:.2} | {user_us:.2} + {:.2} | {latency} | {:.0} %{saturated} | {upstream_us:.2} | {:.0} % | {} |",
+        "| {} | {cpu_us:.2} | {user_us:.2} + {:.2} | {latency} | \
+         {:.0} / {:.0} %{saturated} | {upstream_us:.2} | {:.0} % | {} |",
         row.subject,
         cpu_us - user_us,
         core_idle * 100.0,
+        core_others * 100.0,
         row.spread * 100.0,
         row.noise
     )

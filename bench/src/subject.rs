@@ -1,7 +1,7 @@
 //! What is measured: proxies that all stand before the same upstream and know the same keys.
 //!
-//! `direct` is no proxy: it shows what the load generator and the upstream can do. `forwarder` only copies bytes: it
-//! is the floor for a proxy on our runtime.
+//! `direct` is no proxy: it shows what the load generator and the upstream can do. `forwarder` only copies
+//! bytes: it is the floor for a proxy on our runtime.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;

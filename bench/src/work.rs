@@ -1,7 +1,7 @@
 //! The works that every subject does alike: what is sent, what the upstream answers, how it is counted.
 //!
-//! Requests are what an SDK sends: its headers, `model` as the last member, no word of usage in streams. Answers are
-//! the scriptable upstream's, prepared once for each connection.
+//! Requests are what an SDK sends: its headers, `model` as the last member, no word of usage in streams.
+//! Answers are the scriptable upstream's, prepared once for each connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) const ALIAS: &str = "fast";
 /// Bytes of a request's body.
 const REQUEST_BYTES: usize = 1024;
 /// Completion tokens of a whole answer: its body is then of about 600 bytes.
-const WHOLE_TOKENS: usize = 48;
+const WHOLE_TOKENS: usize = 67;
 /// Events of a stream that come as fast as they can.
 const FAST_EVENTS: usize = 200;
 /// Events of a slow stream: it takes a second.

@@ -1,7 +1,8 @@
 //! Liutong: the whole system where it is built, else its data plane alone on a snapshot made here.
 //!
-//! Both check keys, rewrite the alias, swap the key, read the usage out of every answer and write every usage event to
-//! the spool on disk. The whole system also ships them to a control plane that puts them into ClickHouse.
+//! Both check keys, rewrite the alias, swap the key, read the usage out of every answer and write every usage
+//! event to the spool on disk. The whole system also ships them to a control plane that puts them into
+//! ClickHouse.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,7 +33,7 @@ const MEMORY: &str = "/dev/shm";
 /// Changes in one frame of a snapshot.
 const CHANGES_PER_FRAME: usize = 256;
 
-/// Takes a system that quickstart started: the data plane has the proxy's core, everything else the other one.
+/// Takes a system that quickstart started: the data plane has the proxy's core, all else the other one.
 pub(super) fn whole(system: System) -> anyhow::Result<Subject> {
     let dataplane = system.ready.pids.dataplane;
     for pid in descendants(system.pid()).into_iter().chain([system.pid()]) {
