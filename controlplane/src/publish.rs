@@ -286,6 +286,12 @@ impl Hub {
         }
     }
 
+    /// How many revocations wait for confirmations, each in the queues of all its sessions.
+    #[cfg(test)]
+    pub(crate) fn revocations_waiting(&self) -> usize {
+        self.state().revocations.len()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

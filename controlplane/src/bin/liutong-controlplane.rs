@@ -15,7 +15,12 @@ use tracing_subscriber::EnvFilter;
 
 /// Runs Liutong's control plane: the registry, the admin API, and ingest of usage into ClickHouse.
 #[derive(Parser)]
-#[command(name = "liutong-controlplane", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "liutong-controlplane",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
     /// The configuration file (TOML)
     #[arg(long, required_unless_present = "new_admin_key")]

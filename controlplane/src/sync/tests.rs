@@ -1,1 +1,449 @@
-//! x
+//! Publishing and sync over a real socket, against a scripted data plane.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use wire::frame::{PART_CHANGES, VERSION};
+use wire::id::{BatchSeq, BootId, Generation, KeyDigest, NodeId, RegistryId};
+use wire::table::Change;
+
+use super::*;
+use crate::ingest::store::UsageStore;
+use crate::publish::DELTAS_QUEUED_MAX;
+use crate::registry::Registry;
+use crate::registry::application::NewApplication;
+use crate::registry::key::NewKey;
+use crate::registry::organization::NewOrganization;
+use crate::registry::team::NewTeam;
+
+struct Plane {
+    registry: Arc<Registry>,
+    hub: Arc<Hub>,
+    socket: PathBuf,
+    stop: CancellationToken,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn plane() -> Plane {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Arc::new(Registry::open(&dir.path().join("registry.db")).await.unwrap());
+    let name = || "demo".to_owned();
+    registry.create_organization(NewOrganization { name: name(), ..Default::default() }).await.unwrap();
+    registry.create_team(NewTeam { name: name(), organization: name(), ..Default::default() }).await.unwrap();
+    let application =
+        NewApplication { name: name(), team: name(), models: vec!["*".into()], ..Default::default() };
+    registry.create_application(application).await.unwrap();
+    let hub = Arc::new(Hub::new(registry.clone()).await.unwrap());
+    let (_, store) = UsageStore::new();
+    let ingest = Arc::new(Ingest::new(registry.clone(), store));
+    let socket = dir.path().join("run/control.sock");
+    let listener = Listener::bind(&socket).await.unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(listener.serve(Context { hub: hub.clone(), ingest }, stop.clone()));
+    let (publisher, publisher_stop) = (hub.clone(), stop.clone());
+    tokio::spawn(async move { publisher.run(publisher_stop).await });
+    Plane { registry, hub, socket, stop, _dir: dir }
+}
+
+impl Plane {
+    async fn new_key(&self, description: &str) -> KeyDigest {
+        let new =
+            NewKey { application: "demo".into(), description: description.into(), ..Default::default() };
+        self.registry.create_key(new).await.unwrap().1.digest()
+    }
+
+    async fn connected(&self, node: u64) {
+        let here = || self.hub.connected().iter().any(|one| one.node == NodeId(node));
+        until(here).await;
+    }
+}
+
+/// Waits for a condition that another task brings about.
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("the condition comes true");
+}
+
+/// A data plane that applies what it gets, as strictly as the protocol allows.
+struct DataPlane {
+    framed: Framed,
+    registry: RegistryId,
+    generation: Generation,
+    keys: BTreeMap<KeyDigest, bool>,
+    snapshots: usize,
+}
+
+impl DataPlane {
+    async fn connect(plane: &Plane, node: u64) -> Self {
+        Self::connect_with(plane, node, RegistryId(0), Generation(0)).await
+    }
+
+    async fn connect_with(plane: &Plane, node: u64, registry: RegistryId, generation: Generation) -> Self {
+        let mut framed = Framed::new(UnixStream::connect(&plane.socket).await.unwrap());
+        let hello = Hello { role: Role::Sync, node: NodeId(node), boot: BootId(1), registry, generation };
+        framed.writer.write(&Frame::Hello(hello)).await.unwrap();
+        let Frame::Welcome { registry: welcomed, .. } = framed.read(1 << 24).await.unwrap() else { panic!() };
+        assert_eq!(welcomed, plane.registry.id());
+        Self { framed, registry: welcomed, generation, keys: BTreeMap::new(), snapshots: 0 }
+    }
+
+    async fn frame(&mut self) -> Frame {
+        let read = self.framed.read(1 << 24);
+        tokio::time::timeout(Duration::from_secs(10), read).await.expect("a frame comes").unwrap()
+    }
+
+    async fn write(&mut self, frame: Frame) {
+        self.framed.writer.write(&frame).await.unwrap();
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Key(key) => self.keys.insert(key.digest, true),
+                Change::NoKey(digest) => self.keys.insert(digest, false),
+                _ => None,
+            };
+        }
+    }
+
+    /// Applies frames, without confirming anything, until it stands at a generation.
+    async fn read_to(&mut self, generation: Generation) {
+        let mut begun = None;
+        while self.generation < generation {
+            match self.frame().await {
+                Frame::SnapshotBegin { registry, .. } => {
+                    assert_eq!(registry, self.registry);
+                    (begun, self.snapshots) = (Some(0u64), self.snapshots + 1);
+                    self.keys.clear();
+                }
+                Frame::SnapshotPart(changes) => {
+                    *begun.as_mut().expect("a part is inside a snapshot") += changes.len() as u64;
+                    self.apply(changes);
+                }
+                Frame::SnapshotEnd { generation, changes } => {
+                    assert_eq!(begun, Some(changes));
+                    self.generation = generation;
+                }
+                Frame::Delta { from, to, changes } => {
+                    assert_eq!(from, self.generation, "deltas are contiguous");
+                    assert!(to > from);
+                    self.generation = to;
+                    self.apply(changes);
+                }
+                Frame::Ping => self.write(Frame::Pong).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn confirm(&mut self) {
+        let (registry, generation) = (self.registry, self.generation);
+        self.write(Frame::Applied { registry, generation }).await;
+    }
+
+    /// Reads on until a revocation comes.
+    async fn revocation(&mut self) -> (u64, Vec<KeyDigest>) {
+        loop {
+            match self.frame().await {
+                Frame::Revoke { revocation, digests } => return (revocation, digests),
+                Frame::Ping | Frame::Delta { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_data_plane_gets_a_snapshot_and_then_deltas_in_order() {
+    let plane = plane().await;
+    let before = plane.new_key("a").await;
+    let mut data_plane = DataPlane::connect(&plane, 1).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    assert_eq!((data_plane.snapshots, data_plane.keys.get(&before)), (1, Some(&true)));
+    for n in 0..20 {
+        let digest = plane.new_key(&n.to_string()).await;
+        if n % 3 == 0 {
+            data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+            assert_eq!(data_plane.keys.get(&digest), Some(&true));
+        }
+    }
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    assert_eq!((data_plane.snapshots, data_plane.keys.len()), (1, 21));
+}
+
+#[tokio::test]
+async fn a_data_plane_that_was_away_gets_what_it_missed_and_no_snapshot() {
+    let plane = plane().await;
+    plane.new_key("a").await;
+    let held = plane.registry.generation().await.unwrap();
+    let (b, c) = (plane.new_key("b").await, plane.new_key("c").await);
+    plane.registry.revoke_keys(&["c".into()]).await.unwrap();
+    let mut data_plane = DataPlane::connect_with(&plane, 1, plane.registry.id(), held).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    assert_eq!(data_plane.snapshots, 0);
+    assert_eq!(data_plane.keys, BTreeMap::from([(b, true), (c, false)]));
+}
+
+#[tokio::test]
+async fn tables_of_another_registry_or_of_the_future_are_replaced_by_a_snapshot() {
+    let plane = plane().await;
+    let now = plane.registry.generation().await.unwrap();
+    let other = RegistryId(plane.registry.id().0 ^ 1);
+    for (registry, generation) in [(other, now), (plane.registry.id(), Generation(now.0 + 100))] {
+        let mut data_plane = DataPlane::connect_with(&plane, 1, registry, generation).await;
+        data_plane.generation = Generation(0);
+        data_plane.read_to(now).await;
+        assert_eq!(data_plane.snapshots, 1);
+        assert_eq!(data_plane.generation, now);
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_returns_with_a_receipt_of_every_confirmed_node() {
+    let plane = plane().await;
+    let digest = plane.new_key("leaked").await;
+    let now = plane.registry.generation().await.unwrap();
+    let (mut one, mut two) = (DataPlane::connect(&plane, 1).await, DataPlane::connect(&plane, 2).await);
+    one.read_to(now).await;
+    two.read_to(now).await;
+    let hub = plane.hub.clone();
+    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    for data_plane in [&mut one, &mut two] {
+        let (revocation, digests) = data_plane.revocation().await;
+        assert_eq!(digests, [digest]);
+        data_plane.write(Frame::Revoked { revocation }).await;
+    }
+    let receipt = receipt.await.unwrap();
+    let nodes: Vec<NodeId> = receipt.nodes.iter().map(|one| one.0).collect();
+    assert_eq!((nodes, receipt.pending), (vec![NodeId(1), NodeId(2)], vec![]));
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_pending_and_is_not_waited_for() {
+    let plane = plane().await;
+    plane.new_key("leaked").await;
+    drop(DataPlane::connect(&plane, 7).await);
+    until(|| plane.hub.connected().is_empty()).await;
+    let begun = Instant::now();
+    let receipt = plane.hub.revoke(&["leaked".into()]).await.unwrap();
+    assert_eq!((receipt.nodes, receipt.pending), (vec![], vec![NodeId(7)]));
+    assert!(begun.elapsed() < crate::publish::REVOKE_WAIT_MAX);
+}
+
+#[tokio::test]
+async fn a_node_that_leaves_unconfirmed_is_pending_and_is_not_waited_for() {
+    let plane = plane().await;
+    plane.new_key("leaked").await;
+    let mut data_plane = DataPlane::connect(&plane, 7).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    let hub = plane.hub.clone();
+    let begun = Instant::now();
+    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    data_plane.revocation().await;
+    drop(data_plane);
+    let receipt = receipt.await.unwrap();
+    assert_eq!((receipt.nodes, receipt.pending), (vec![], vec![NodeId(7)]));
+    assert!(begun.elapsed() < crate::publish::REVOKE_WAIT_MAX);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_pending_after_the_limit() {
+    let plane = plane().await;
+    plane.new_key("leaked").await;
+    let mut data_plane = DataPlane::connect(&plane, 7).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    let hub = plane.hub.clone();
+    let begun = tokio::time::Instant::now();
+    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    // It has the frame, and says nothing.
+    data_plane.revocation().await;
+    let receipt = receipt.await.unwrap();
+    assert!(begun.elapsed() >= crate::publish::REVOKE_WAIT_MAX);
+    assert_eq!((receipt.nodes, receipt.pending), (vec![], vec![NodeId(7)]));
+}
+
+#[tokio::test]
+async fn applying_the_generation_of_a_revocation_confirms_it_too() {
+    let plane = plane().await;
+    let digest = plane.new_key("leaked").await;
+    let mut data_plane = DataPlane::connect(&plane, 7).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    let hub = plane.hub.clone();
+    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    while data_plane.keys.get(&digest) != Some(&false) {
+        match data_plane.frame().await {
+            Frame::Delta { to, changes, .. } => {
+                data_plane.generation = to;
+                data_plane.apply(changes);
+            }
+            Frame::Revoke { .. } | Frame::Ping => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    data_plane.confirm().await;
+    let receipt = receipt.await.unwrap();
+    assert_eq!((receipt.nodes[0].0, receipt.pending), (NodeId(7), vec![]));
+}
+
+#[tokio::test]
+async fn a_revocation_goes_ahead_of_the_deltas_that_wait() {
+    let plane = plane().await;
+    plane.new_key("leaked").await;
+    let attached = plane.hub.attach(NodeId(7), Generation(0));
+    let (mut urgent, mut deltas) = (attached.urgent, attached.deltas);
+    for n in 0..5 {
+        plane.new_key(&n.to_string()).await;
+    }
+    let hub = plane.hub.clone();
+    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let Some(Frame::Revoke { revocation, .. }) = urgent.recv().await else { panic!() };
+    assert!(deltas.try_recv().is_ok(), "deltas were waiting, and the revocation did not wait behind them");
+    plane.hub.revoked(attached.session, revocation);
+    receipt.await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_revoked_while_a_snapshot_is_sent_are_gone_at_its_end() {
+    let plane = plane().await;
+    for n in 0..PART_CHANGES {
+        plane.new_key(&n.to_string()).await;
+    }
+    let digest = plane.new_key("leaked").await;
+    let framed = UnixStream::connect(&plane.socket).await.unwrap();
+    let mut framed = Framed::new(framed);
+    let (registry, generation) = (RegistryId(0), Generation(0));
+    let hello = Hello { role: Role::Sync, node: NodeId(7), boot: BootId(1), registry, generation };
+    framed.writer.write(&Frame::Hello(hello)).await.unwrap();
+    plane.connected(7).await;
+    // Nothing is read yet: the snapshot is longer than the socket's buffer, so it can't be all under way.
+    let hub = plane.hub.clone();
+    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    until(|| plane.hub.revocations_waiting() == 1).await;
+    let (mut state, mut confirmed) = (None, false);
+    loop {
+        match framed.read(1 << 24).await.unwrap() {
+            Frame::Revoke { revocation, digests } => {
+                assert_eq!(digests, [digest]);
+                framed.writer.write(&Frame::Revoked { revocation }).await.unwrap();
+                confirmed = true;
+            }
+            Frame::SnapshotPart(changes) => {
+                for change in changes {
+                    match change {
+                        Change::Key(key) if key.digest == digest => state = Some(true),
+                        Change::NoKey(gone) if gone == digest => state = Some(false),
+                        _ => {}
+                    }
+                }
+            }
+            Frame::SnapshotEnd { .. } => break,
+            Frame::Welcome { .. } | Frame::SnapshotBegin { .. } | Frame::Ping => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(confirmed, "the revocation goes ahead of the rest of the snapshot");
+    assert_eq!(state, Some(false), "a confirmed revocation is not undone by the snapshot");
+    assert_eq!(receipt.await.unwrap().nodes[0].0, NodeId(7));
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_keep_up_is_closed_and_resyncs() {
+    let plane = plane().await;
+    let attached = plane.hub.attach(NodeId(7), Generation(0));
+    let mut made = 0;
+    while !attached.closed.is_cancelled() {
+        plane.new_key(&made.to_string()).await;
+        made += 1;
+        assert!(made < 100 * DELTAS_QUEUED_MAX, "a queue that is never read is full at some time");
+    }
+    assert!(plane.hub.connected().is_empty());
+    let mut data_plane = DataPlane::connect(&plane, 7).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    assert_eq!(data_plane.keys.len(), made);
+}
+
+#[tokio::test]
+async fn a_newer_session_of_a_node_replaces_the_older() {
+    let plane = plane().await;
+    let mut older = DataPlane::connect(&plane, 7).await;
+    plane.connected(7).await;
+    let _newer = DataPlane::connect(&plane, 7).await;
+    let ended = async { while older.framed.read(1 << 24).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the older session ends");
+    plane.connected(7).await;
+    assert_eq!(plane.hub.connected().len(), 1);
+}
+
+#[tokio::test]
+async fn waiting_for_a_generation_ends_when_every_connected_data_plane_has_it() {
+    let plane = plane().await;
+    assert!(plane.hub.wait_applied(Generation(1)).await, "nobody is connected");
+    let mut data_plane = DataPlane::connect(&plane, 7).await;
+    plane.connected(7).await;
+    let generation = plane.registry.generation().await.unwrap();
+    let hub = plane.hub.clone();
+    let waiting = tokio::spawn(async move { hub.wait_applied(generation).await });
+    data_plane.read_to(generation).await;
+    data_plane.confirm().await;
+    assert!(waiting.await.unwrap());
+    assert_eq!(plane.hub.connected()[0].applied, generation);
+}
+
+#[tokio::test]
+async fn nodes_are_enrolled_when_they_first_connect() {
+    let plane = plane().await;
+    assert!(plane.registry.nodes().await.unwrap().is_empty());
+    let _one = DataPlane::connect(&plane, 7).await;
+    let nodes = plane.registry.nodes().await.unwrap();
+    assert_eq!(nodes.iter().map(|node| node.node).collect::<Vec<_>>(), [NodeId(7)]);
+}
+
+#[tokio::test]
+async fn what_is_no_data_plane_is_closed_and_the_rest_is_served_on() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let plane = plane().await;
+    let long = {
+        let mut bytes = 5000u32.to_le_bytes().to_vec();
+        bytes.extend([0; 100]);
+        bytes
+    };
+    let stored = Frame::Stored { spool: BootId(1), batch: BatchSeq(1), refused: vec![] }.to_bytes();
+    let mut other_version = Frame::Ping.to_bytes();
+    other_version[8] = VERSION + 1;
+    for garbage in
+        [b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0; 64], vec![255; 64], long, stored, other_version]
+    {
+        let mut stream = UnixStream::connect(&plane.socket).await.unwrap();
+        stream.write_all(&garbage).await.unwrap();
+        let mut answer = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(closed.is_ok() && answer.is_empty(), "{garbage:?}");
+    }
+    DataPlane::connect(&plane, 7).await;
+}
+
+#[tokio::test]
+async fn the_socket_is_for_our_user_alone() {
+    let plane = plane().await;
+    assert_eq!(std::fs::metadata(&plane.socket).unwrap().mode() & 0o777, 0o600);
+    assert!(Listener::bind(&plane.socket).await.is_err(), "a served socket is not taken over");
+}
+
+#[tokio::test]
+async fn a_socket_that_a_dead_process_left_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    Listener::bind(&path).await.unwrap();
+}
