@@ -15,6 +15,9 @@ pub mod whole;
 /// Answers that are event streams, and the removal of usage that only we asked for.
 pub mod stream;
 
+/// Meters kept from one answer to the next.
+pub mod pool;
+
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;

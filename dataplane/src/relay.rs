@@ -29,6 +29,7 @@ use crate::http::fields::Persist;
 use crate::http::framing::{BodyDecoder, BodyFraming};
 use crate::http::head_write::{self, CHUNK_END, CHUNK_SIZE_LINE_BYTES_MAX, LAST_CHUNK};
 use crate::http::response_head::ResponseHead;
+use crate::meter::pool::MeterPool;
 use crate::meter::stream::{StreamMeter, StreamMode};
 use crate::meter::whole::WholeMeter;
 use crate::net::Stream;
@@ -56,13 +57,9 @@ enum Broken {
 }
 
 /// Looks at the body for usage.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each answer; a box would be an allocation for each"
-)]
 enum Meter {
-    Whole(WholeMeter),
-    Stream(StreamMeter, StreamMode),
+    Whole(Box<WholeMeter>),
+    Stream(Box<StreamMeter>, StreamMode),
     /// The bytes are coded; there is nothing to see.
     Blind,
 }
@@ -96,7 +93,7 @@ pub async fn run(
 ) -> Result<Persist, Failure> {
     let Answer { stream, head, buffer, head_at, body_at } = answer;
     let (_, mode) = request.for_upstream(upstream);
-    let meter = Meter::new(&head, mode);
+    let meter = Meter::new(&head, mode, &worker.meters);
     client.release(request.body.end);
     let framing = client_framing(&head, &meter, request.received.head.http_1_0);
     let may_persist = framing != BodyFraming::UntilClose && !worker.is_draining();
@@ -125,6 +122,11 @@ pub async fn run(
         Err(broken) => Err(relay.break_off(broken).await),
     };
     relay.worker.buffers.give(relay.buffer);
+    match relay.meter {
+        Meter::Whole(meter) => worker.meters.give_whole(meter),
+        Meter::Stream(meter, _) => worker.meters.give_stream(meter),
+        Meter::Blind => {}
+    }
     result
 }
 
@@ -343,19 +345,17 @@ impl Relay<'_> {
 }
 
 impl Meter {
-    fn new(head: &ResponseHead, mode: StreamMode) -> Self {
+    fn new(head: &ResponseHead, mode: StreamMode, meters: &MeterPool) -> Self {
         if head.content_coded {
             return Self::Blind;
         }
         if head.is_event_stream {
-            return Self::Stream(StreamMeter::new(mode), mode);
+            return Self::Stream(meters.stream(mode), mode);
         }
-        let mut meter = WholeMeter::default();
-        meter.start(match head.framing {
+        Self::Whole(meters.whole(match head.framing {
             BodyFraming::Length(length) => Some(length),
             _ => None,
-        });
-        Self::Whole(meter)
+        }))
     }
 
     fn tokens(&self) -> Option<Tokens> {

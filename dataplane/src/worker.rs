@@ -18,6 +18,7 @@ use wire::request_id::REQUEST_ID_BYTES;
 use crate::auth::AuthCache;
 use crate::config::Limits;
 use crate::log::{self, Entry};
+use crate::meter::pool::MeterPool;
 use crate::metrics::{self, Counters};
 use crate::net::{BufferPool, Stream};
 use crate::relay::{HEADROOM, READ_BYTES, TAILROOM};
@@ -101,6 +102,8 @@ pub struct Worker {
     pub watches: Rc<Watches>,
     /// Its free buffers.
     pub buffers: BufferPool,
+    /// Its free meters.
+    pub meters: MeterPool,
     /// Its idle upstream connections.
     pub upstreams: UpstreamPool,
     /// Its view of the deployments.
@@ -133,6 +136,7 @@ impl Worker {
             slots: RefCell::new(slots),
             watches: Rc::default(),
             buffers: BufferPool::new(HEADROOM + READ_BYTES + TAILROOM, BUFFERS_KEPT),
+            meters: MeterPool::default(),
             upstreams: UpstreamPool::default(),
             counters,
             seen: RefCell::new(seen),

@@ -19,7 +19,8 @@ fn files() -> Vec<PathBuf> {
         .output()
         .unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
-    let files: Vec<PathBuf> = text.lines().map(PathBuf::from).filter(|file| root().join(file).exists()).collect();
+    let files: Vec<PathBuf> =
+        text.lines().map(PathBuf::from).filter(|file| root().join(file).exists()).collect();
     assert!(files.len() > 100, "git lists {} files", files.len());
     files
 }
@@ -37,8 +38,10 @@ fn none(kind: &str, found: &[String]) {
 
 #[test]
 fn every_file_begins_by_saying_what_it_is() {
-    let silent: Vec<_> =
-        rust_files().filter(|(_, text)| !text.starts_with("//! ")).map(|(f, _)| f.display().to_string()).collect();
+    let silent: Vec<_> = rust_files()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(f, _)| f.display().to_string())
+        .collect();
     none("files without a header", &silent);
 }
 
@@ -53,7 +56,9 @@ fn lines_fit_and_nothing_is_left_for_later() {
             if line.chars().count() > COLUMNS_MAX {
                 found.push(format!("{} is {} columns", at(), line.chars().count()));
             }
-            found.extend(leftovers.iter().filter(|word| line.contains(**word)).map(|word| format!("{} {word}", at())));
+            found.extend(
+                leftovers.iter().filter(|word| line.contains(**word)).map(|word| format!("{} {word}", at())),
+            );
         }
     }
     none("lines", &found);

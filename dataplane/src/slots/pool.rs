@@ -19,6 +19,9 @@ use super::{ADMITTED_WORD, BOOT_WORD, OPEN, SEQ_WORD, SETTLED, SETTLED_WORD, Slo
 /// The status of an exchange whose client left, or whose process ended, before there was one.
 pub const STATUS_LEFT: u16 = 499;
 
+/// How many slots that came back are taken in with each that is given out: more than go out, so that none pile up.
+const RETURNED_AT_ONCE: usize = 4;
+
 /// The slots of one worker. It moves to the worker's thread once.
 #[derive(Debug)]
 pub struct SlotPool {
@@ -84,11 +87,10 @@ impl SlotPool {
         Some(slot)
     }
 
+    /// The slot that was freed last: a few that are always the same stay in the caches.
     fn take_free(&mut self) -> Option<u32> {
-        if self.free.is_empty() {
-            // Never more than its capacity: it once held every index of this worker.
-            self.free.extend(self.returned.try_iter());
-        }
+        // Never more than its capacity: it once held every index of this worker.
+        self.free.extend(self.returned.try_iter().take(RETURNED_AT_ONCE));
         self.free.pop()
     }
 }

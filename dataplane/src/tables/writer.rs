@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use wire::id::{AliasId, DeploymentId, Generation, KeyDigest, RegistryId};
 use wire::request_id::RequestIds;
@@ -15,6 +16,9 @@ use crate::config::Credential;
 use crate::log::{self, Entry};
 use crate::tables::{AliasRoute, KeyEntry, Keys, Routes, Tables};
 use crate::upstream::target::Upstream;
+
+/// How long new routes wait for the names of their upstreams.
+const LOOK_UP_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Writes the tables.
 pub struct TableWriter {
@@ -193,6 +197,7 @@ impl TableWriter {
 
     fn rebuild_routes(&mut self) {
         let mut upstreams = HashMap::new();
+        let mut lookups = Vec::new();
         for (id, spec) in &self.source.deployments {
             let before = self.upstreams.get(id);
             if let Some(same) = before.filter(|before| before.spec == *spec) {
@@ -202,12 +207,15 @@ impl TableWriter {
             let credential = self.credentials.get(&spec.credential);
             match Upstream::new(spec.clone(), credential, before.map(AsRef::as_ref)) {
                 Ok(upstream) => {
-                    upstream.target.look_up_soon();
+                    lookups.extend(upstream.target.look_up_soon());
                     upstreams.insert(*id, Arc::new(upstream));
                 }
                 Err(problem) => log::log(&Entry::Deployment { name: &spec.name, problem: &problem }),
             }
         }
+        // A name that resolves at once is known before the first request comes; a slow one holds up nothing for long.
+        let patience = Instant::now() + LOOK_UP_PATIENCE;
+        lookups.into_iter().for_each(|done| drop(done.recv_deadline(patience)));
         self.upstreams = upstreams;
         let route = |alias: &Alias| AliasRoute {
             id: alias.id,

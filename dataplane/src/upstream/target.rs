@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, bounded};
 use wire::event::Endpoint;
 use wire::table::{Deployment, Dialect};
 
@@ -90,12 +91,19 @@ impl Target {
         }
     }
 
-    /// Looks the host up in the background, where it is a name whose addresses are not known yet.
-    pub fn look_up_soon(self: &Arc<Self>) {
-        if self.addresses.load().is_empty() {
-            let target = self.clone();
-            std::thread::spawn(move || target.look_up());
+    /// Looks the host up in the background, where it is a name whose addresses are not known yet. What is returned is
+    /// closed when that is done.
+    #[must_use]
+    pub fn look_up_soon(self: &Arc<Self>) -> Option<Receiver<()>> {
+        if !self.addresses.load().is_empty() {
+            return None;
         }
+        let (target, (done, looked_up)) = (self.clone(), bounded(0));
+        std::thread::spawn(move || {
+            target.look_up();
+            drop(done);
+        });
+        Some(looked_up)
     }
 
     /// Looks the host up; what was known stays where that fails. Blocks.

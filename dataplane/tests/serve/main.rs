@@ -5,3 +5,4 @@ mod faults;
 mod hostile;
 mod path;
 mod plane;
+mod tls;

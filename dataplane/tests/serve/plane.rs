@@ -70,12 +70,17 @@ pub(crate) fn deployment(id: u32, upstream: SocketAddr) -> Deployment {
 impl Plane {
     /// Starts with alias `fast` on `deployments`.
     pub(crate) fn start(deployments: Vec<Deployment>) -> Self {
+        Self::start_with(deployments, "")
+    }
+
+    /// The same, with lines of its own at the head of the configuration.
+    pub(crate) fn start_with(deployments: Vec<Deployment>, settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_snapshot(&dir, deployments);
         let config = dir.path().join("dataplane.toml");
         let data = dir.path().join("data");
         let text = format!(
-            "data_dir = '{}'\nruntime_dir = '{}'\nworkers = 2\n[http]\nlisten = '127.0.0.1:0'\n\
+            "{settings}data_dir = '{}'\nruntime_dir = '{}'\nworkers = 2\n[http]\nlisten = '127.0.0.1:0'\n\
              [ops]\nlisten = '127.0.0.1:0'\n[control]\nsocket = '{}'\n\
              [limits]\nexchanges = 1024\nbody_mib = 1\n[usage]\nsync = 'always'\n",
             data.display(),
