@@ -1,7 +1,9 @@
-//! The admin API: everything under `/admin/v1` on a listener of its own, for administrators' credentials alone.
+//! The admin API: everything under `/admin/v1` on a listener of its own, for administrators' credentials
+//! alone.
 //!
-//! Every route denies unless `auth` allows, also those that do not exist; `/healthz` and `/readyz` are outside and say
-//! one word. Errors are RFC 9457 problems. A secret leaves in the answer that makes it, and in no other.
+//! Every route denies unless `auth` allows, also those that do not exist; `/healthz` and `/readyz` are
+//! outside and say one word. Errors are RFC 9457 problems. A secret leaves in the answer that makes it, and
+//! in no other.
 
 /// Who may call what.
 mod auth;

@@ -1,8 +1,9 @@
 //! What the configuration file may say, and what it means.
 //!
-//! Two types: `Written`, field by field as in the file, and `Config`, as the program needs it, with one conversion
-//! between. A secret never stands in the file: it names a file or an environment variable. Errors are one line that
-//! names the file, the key and what is allowed, and never repeat a value that may be a secret.
+//! Two types: `Written`, field by field as in the file, and `Config`, as the program needs it, with one
+//! conversion between. A secret never stands in the file: it names a file or an environment variable. Errors
+//! are one line that names the file, the key and what is allowed, and never repeat a value that may be a
+//! secret.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -260,7 +261,8 @@ impl Reader<'_> {
     }
 }
 
-/// Checks an `http` or `https` URL without user, password, query and fragment; returns it without a slash at its end.
+/// Checks an `http` or `https` URL without user, password, query and fragment; returns it without a slash at
+/// its end.
 pub fn plain_url(text: &str) -> Result<String, String> {
     let url = Url::parse(text).map_err(|_| "a URL such as https://host/v1".to_owned())?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {

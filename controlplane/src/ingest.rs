@@ -1,14 +1,15 @@
-//! Batches of usage events on their way into ClickHouse: numbers become ids and names, rows go in under a token.
+//! Batches of usage events on their way into ClickHouse: numbers become ids and names, rows go in under a
+//! token.
 //!
-//! A batch is stored whole or not at all, and is acknowledged only once ClickHouse has it on disk. While ClickHouse or
-//! the registry is away it is tried again, for as long as the data plane waits. An event that can never be stored (it
-//! carries a number that this registry never gave) is refused by its index, so that the data plane sets it aside; the
-//! rest of its batch is stored.
+//! A batch is stored whole or not at all, and is acknowledged only once ClickHouse has it on disk. While
+//! ClickHouse or the registry is away it is tried again, for as long as the data plane waits. An event that
+//! can never be stored (it carries a number that this registry never gave) is refused by its index, so that
+//! the data plane sets it aside; the rest of its batch is stored.
 //!
 //! Invariants:
 //!
-//!   * one batch = one insert = one token, `spool_id:batch_seq`; only a refusal by ClickHouse splits it, in halves whose
-//!     tokens are derived from it
+//!   * one batch = one insert = one token, `spool_id:batch_seq`; only a refusal by ClickHouse splits it, in halves
+//!     whose tokens are derived from it
 //!   * the rows of a batch are the same whenever it is sent: what its numbers stand for never changes
 
 /// Name tables in ClickHouse follow the registry.

@@ -1,7 +1,8 @@
 //! Making of keys: random secrets, their digests, and a type that neither prints nor outlives its use.
 //!
-//! The form is `wire::key_format`'s. A secret has 43 base62 digits drawn evenly from the kernel's generator: 256 bits,
-//! which is why an unsalted SHA-256 is enough to keep. The secret itself exists once, in the answer that shows it.
+//! The form is `wire::key_format`'s. A secret has 43 base62 digits drawn evenly from the kernel's generator:
+//! 256 bits, which is why an unsalted SHA-256 is enough to keep. The secret itself exists once, in the answer
+//! that shows it.
 
 use std::fmt;
 

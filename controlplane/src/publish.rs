@@ -1,14 +1,15 @@
 //! Bringing changes to the data planes, and revocation with a receipt.
 //!
-//! One task follows the registry's generations and hands each delta to the sessions, in order. What it hands on is read
-//! after the commit, so that a data plane never hears of what did not happen. A session has two queues: deltas, and the
-//! urgent ones that go ahead of them. One that does not keep up is closed: on coming back it gets what it missed.
+//! One task follows the registry's generations and hands each delta to the sessions, in order. What it hands
+//! on is read after the commit, so that a data plane never hears of what did not happen. A session has two
+//! queues: deltas, and the urgent ones that go ahead of them. One that does not keep up is closed: on coming
+//! back it gets what it missed.
 //!
 //! Invariants:
 //!
 //!   * a session's deltas are contiguous from `published` at its attachment on
 //!   * a node has at most one session; a newer one replaces it
-//!   * a node stands in a receipt as confirmed only once it said so itself: for the revocation, or for its generation
+//!   * a node stands in a receipt as confirmed only once it said so itself: for the revocation, or its generation
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -227,7 +228,8 @@ impl Hub {
         self.wait(APPLY_WAIT_MAX, all).await
     }
 
-    /// Revokes keys by id, prefix or description, and waits for the data planes; not longer than `REVOKE_WAIT_MAX`.
+    /// Revokes keys by id, prefix or description, and waits for the data planes; not longer than
+    /// `REVOKE_WAIT_MAX`.
     pub async fn revoke(&self, wanted: &[String]) -> Result<Receipt> {
         let start = Instant::now();
         let revocation = self.registry.revoke_keys(wanted).await?;

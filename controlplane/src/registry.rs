@@ -1,7 +1,9 @@
-//! The registry: the control plane's truth about organizations, teams, applications, keys, aliases and deployments.
+//! The registry: the control plane's truth about organizations, teams, applications, keys, aliases and
+//! deployments.
 //!
-//! It lives in an SQL database. Nothing outside this module tree knows which: statements keep to `$n` parameters and to
-//! columns of BIGINT, TEXT and BLOB, times are Unix milliseconds, and numbers come from a table of counters.
+//! It lives in an SQL database. Nothing outside this module tree knows which: statements keep to `$n`
+//! parameters and to columns of BIGINT, TEXT and BLOB, times are Unix milliseconds, and numbers come from a
+//! table of counters.
 //!
 //! Invariants:
 //!

@@ -1,8 +1,8 @@
 //! The process: starts all of the control plane, and stops it in order.
 //!
-//! The registry comes first, without it there is nothing to serve. ClickHouse is brought up beside: the admin API and
-//! the data planes are served while it is away. On stopping, data planes and administrators are let go first, then what
-//! writes into ClickHouse, then ClickHouse itself, then the registry.
+//! The registry comes first, without it there is nothing to serve. ClickHouse is brought up beside: the admin
+//! API and the data planes are served while it is away. On stopping, data planes and administrators are let
+//! go first, then what writes into ClickHouse, then ClickHouse itself, then the registry.
 
 /// ClickHouse: a server that is reached, or one that is started.
 mod usage;

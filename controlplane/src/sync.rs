@@ -1,7 +1,7 @@
 //! The socket that data planes connect to: one listener, two kinds of session.
 //!
-//! On one host it is a Unix socket that only our own user (and root) may open: its mode is 0600, and the peer's user is
-//! checked besides. A node is enrolled when it first connects here.
+//! On one host it is a Unix socket that only our own user (and root) may open: its mode is 0600, and the
+//! peer's user is checked besides. A node is enrolled when it first connects here.
 
 /// Frames over a stream.
 pub mod framed;

@@ -1,4 +1,5 @@
-//! Batches from the wire's bytes to ClickHouse's rows: stored once, with ids and names, whatever is away meanwhile.
+//! Batches from the wire's bytes to ClickHouse's rows: stored once, with ids and names, whatever is away
+//! meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

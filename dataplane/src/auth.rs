@@ -1,8 +1,9 @@
 //! Who a request is from.
 //!
-//! A key's checksum refuses typing errors and garbage without a look-up. What is looked up is the SHA-256 of the whole
-//! key; the key itself is compared with nothing and kept nowhere. A worker keeps what it found for as long as the
-//! tables' revision stands still; `not_after` is checked on every hit, since time passes without a change.
+//! A key's checksum refuses typing errors and garbage without a look-up. What is looked up is the SHA-256 of
+//! the whole key; the key itself is compared with nothing and kept nowhere. A worker keeps what it found for
+//! as long as the tables' revision stands still; `not_after` is checked on every hit, since time passes
+//! without a change.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

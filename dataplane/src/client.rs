@@ -1,11 +1,12 @@
-//! A client's connection: what it sent, and writing to it, under the limits of time that protect us from slow ones.
+//! A client's connection: what it sent, and writing to it, under the limits of time that protect us from slow
+//! ones.
 //!
 //! ```text
 //! input:  | head | body | the next request, if it is pipelined |
 //! ```
 //!
-//! What a request occupies stays in `input` until its answer's head has come (another deployment may need it), then
-//! `release` drops it.
+//! What a request occupies stays in `input` until its answer's head has come (another deployment may need
+//! it), then `release` drops it.
 
 use std::ops::Range;
 use std::os::fd::RawFd;
@@ -132,8 +133,10 @@ impl Client {
         let (framing, start) = (received.head.framing, received.len);
         let max = self.worker.limits.body_bytes_max;
         if let BodyFraming::Length(length) = framing {
-            let length = usize::try_from(length).ok().filter(|length| *length <= max);
-            self.permit.grow_to(length.ok_or(RequestError::BodyTooLarge(max))?)?;
+            // Nothing is set aside for what a client only announces.
+            if usize::try_from(length).map_or(true, |length| length > max) {
+                return Err(RequestError::BodyTooLarge(max).into());
+            }
         }
         let mut decoder = BodyDecoder::new(framing);
         let began = Instant::now();
@@ -206,8 +209,8 @@ impl Client {
         }
     }
 
-    /// Tells the client why its request is not served. `received` is `None` where not even a head could be read.
-    /// The connection goes on where the rest of the request can be skipped.
+    /// Tells the client why its request is not served. `received` is `None` where not even a head could be
+    /// read. The connection goes on where the rest of the request can be skipped.
     pub async fn refuse(&mut self, reply: &Reply, request_id: &[u8], received: Option<&Received>) -> Persist {
         let unread = received.map_or(Unread::Unknown, |received| self.unread(received));
         let close = reply.close
@@ -249,8 +252,9 @@ impl Client {
     async fn skip(&mut self, unread: Unread) -> Persist {
         let Unread::Known { end, mut missing } = unread else { return Persist::Close };
         self.release(end);
+        let began = Instant::now();
         while missing > 0 {
-            match self.read_more(INPUT_BYTES, LINGER_LIMIT).await {
+            match self.read_more(INPUT_BYTES, LINGER_LIMIT.saturating_sub(began.elapsed())).await {
                 Ok(len @ 1..) => {
                     let skipped = missing.min(len as u64);
                     missing -= skipped;
@@ -262,14 +266,17 @@ impl Client {
         Persist::KeepAlive
     }
 
-    /// Ends the connection so that the client can still read what was written: a close with unread bytes would reset
-    /// it (RFC 9112 §9.6).
+    /// Ends the connection so that the client can still read what was written: a close with unread bytes
+    /// would reset it (RFC 9112 §9.6).
     async fn linger(&mut self) {
         sys::shutdown_write(self.fd());
         let began = Instant::now();
         while began.elapsed() < LINGER_LIMIT {
             self.input.clear();
-            if !matches!(self.read_more(INPUT_BYTES, LINGER_LIMIT).await, Ok(1..)) {
+            if !matches!(
+                self.read_more(INPUT_BYTES, LINGER_LIMIT.saturating_sub(began.elapsed())).await,
+                Ok(1..)
+            ) {
                 return;
             }
         }

@@ -1,7 +1,8 @@
 //! The data plane's configuration: as the administrator wrote it, then as the program needs it.
 //!
-//! One TOML file. Nothing secret may stand in it: a credential names the environment variable or the file that holds
-//! it, and the hosts it may be sent to, so that whoever administers the registry can't have it sent elsewhere.
+//! One TOML file. Nothing secret may stand in it: a credential names the environment variable or the file
+//! that holds it, and the hosts it may be sent to, so that whoever administers the registry can't have it
+//! sent elsewhere.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Why a request is not served, and what its client is told: the one place where an error becomes a reply.
 //!
-//! `Display` is for the operator, in counters and tests; `reply` is for the client. They are two different texts: a
-//! client never learns which of unknown, malformed, revoked and expired its key was.
+//! `Display` is for the operator, in counters and tests; `reply` is for the client. They are two different
+//! texts: a client never learns which of unknown, malformed, revoked and expired its key was.
 
 use crate::body::scan::ScanError;
 use crate::http::head_error::HeadError;
@@ -86,7 +86,8 @@ pub enum Failure {
     Refused(RequestError),
     /// The client is not there any more.
     ClientLeft,
-    /// An answer that had begun broke off: its connection must end so that the client can't take it for whole.
+    /// An answer that had begun broke off: its connection must end so that the client can't take it for
+    /// whole.
     Cut,
 }
 

@@ -1,7 +1,9 @@
-//! One admitted exchange, from the acceptance of its key to settlement: its slot, and the usage event in the making.
+//! One admitted exchange, from the acceptance of its key to settlement: its slot, and the usage event in the
+//! making.
 //!
-//! Invariant: every exchange that was opened is settled exactly once, and before the bytes that complete its answer
-//! are submitted. Dropping one settles it too, whatever dropped it: a panic, a cancelled task, the end of the process.
+//! Invariant: every exchange that was opened is settled exactly once, and before the bytes that complete its
+//! answer are submitted. Dropping one settles it too, whatever dropped it: a panic, a cancelled task, the end
+//! of the process.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -74,6 +76,7 @@ impl Exchange {
     /// The answer's head is here.
     pub fn set_status(&mut self, status: u16) {
         self.event.status = status;
+        self.keep();
     }
 
     /// A byte of the answer's body is here; only the first one counts.

@@ -1,13 +1,13 @@
 //! A request on its way to an upstream, and back with the head of its answer.
 //!
-//! It is sent again, to another deployment, only while no byte of an answer has gone to the client, and only where
-//! nothing can have been executed: there was no connection, or the upstream said that it would not (429, 503). A
-//! reused connection that ended before the first byte of an answer may have executed the request: that is retried
-//! only where the deployment says `replay_safe`.
+//! It is sent again, to another deployment, only while no byte of an answer has gone to the client, and only
+//! where nothing can have been executed: there was no connection, or the upstream said that it would not
+//! (429, 503). A reused connection that ended before the first byte of an answer may have executed the
+//! request: that is retried only where the deployment says `replay_safe`.
 
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wire::id::DeploymentId;
 use wire::table::OnDisconnect;
@@ -172,7 +172,8 @@ async fn attempt(
     };
     metrics::add(&worker.counters.upstream_attempts, 1);
     let sent = send(&mut stream, client, request, upstream, worker).await;
-    // An upstream may answer before it has read everything, and close: what it said is worth more than our error.
+    // An upstream may answer before it has read everything, and close: what it said is worth more than our
+    // error.
     if let Err(Fired::Deadline) = sent {
         return Err(Attempt::Lost(RequestError::UpstreamSlow));
     }
@@ -241,6 +242,7 @@ async fn receive(
     reused: bool,
 ) -> Result<Answer, Attempt> {
     let limit = Duration::from_millis(upstream.spec.first_byte_timeout_ms.into());
+    let began = Instant::now();
     let broken = || Attempt::Lost(RequestError::UpstreamBroken);
     let mut buffer = worker.buffers.take();
     buffer.resize(HEADROOM, 0);
@@ -264,7 +266,9 @@ async fn receive(
             buffer.reserve(buffer.len());
         }
         let at = buffer.len();
-        match client.watch.run(limit, stream.read(buffer, at)).await {
+        // For the whole head: an upstream that drips it is as slow as one that is silent.
+        let left = limit.saturating_sub(began.elapsed());
+        match client.watch.run(left, stream.read(buffer, at)).await {
             Ok((Ok(1..), filled)) => buffer = filled,
             Ok((Ok(0) | Err(_), _)) if reused && at == HEADROOM => return Err(Attempt::Unclear),
             Ok((Ok(0) | Err(_), _)) => return Err(broken()),

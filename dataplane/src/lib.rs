@@ -1,7 +1,8 @@
-//! The data plane: takes requests from clients, checks their keys, forwards them, streams the answers back, and
-//! records who used how many tokens.
+//! The data plane: takes requests from clients, checks their keys, forwards them, streams the answers back,
+//! and records who used how many tokens.
 //!
-//! The modules in the order in which a request meets them; what looks at bytes comes first and knows no socket.
+//! The modules in the order in which a request meets them; what looks at bytes comes first and knows no
+//! socket.
 
 /// HTTP/1.1 as bytes: heads, framing, writing; no sockets.
 pub mod http;

@@ -1,7 +1,7 @@
 //! What the data plane writes to stderr: lines about itself, from a closed set.
 //!
-//! There is no way to log a request: an entry carries numbers, names that administrators gave, and the errors of the
-//! system, never bytes of a client's or an upstream's.
+//! There is no way to log a request: an entry carries numbers, names that administrators gave, and the errors
+//! of the system, never bytes of a client's or an upstream's.
 
 use std::fmt;
 

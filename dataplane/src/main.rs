@@ -1,7 +1,7 @@
 //! `liutong-dataplane --config FILE`: serves until SIGTERM or SIGINT.
 //!
-//! `--stop-on-stdin-eof` ends it also when its standard input does, so that it does not outlive a parent that was
-//! killed.
+//! `--stop-on-stdin-eof` ends it also when its standard input does, so that it does not outlive a parent that
+//! was killed.
 
 use std::io::Read;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Counters of one worker, and of all: plain atomics that only their worker writes and the ops thread adds up.
+//! Counters of one worker, and of all: plain atomics that only their worker writes and the ops thread adds
+//! up.
 //!
 //! Labels come from closed sets; no key, caller or alias is one.
 

@@ -1,8 +1,9 @@
 //! A connected socket, plain or TLS, and the buffers that reads fill and writes drain.
 //!
-//! monoio's operations own their buffer while the kernel has it. A `Vec<u8>` goes in and comes back, so one buffer can
-//! make the whole trip: filled by the upstream's socket, looked at by the meter, drained by the client's. A future
-//! that is dropped loses its buffer to the kernel; the connection is closed then, so nobody misses it.
+//! monoio's operations own their buffer while the kernel has it. A `Vec<u8>` goes in and comes back, so one
+//! buffer can make the whole trip: filled by the upstream's socket, looked at by the meter, drained by the
+//! client's. A future that is dropped loses its buffer to the kernel; the connection is closed then, so
+//! nobody misses it.
 
 use std::cell::RefCell;
 use std::io;
@@ -29,8 +30,8 @@ pub enum Stream {
 pub type Done<T> = (io::Result<T>, Vec<u8>);
 
 impl Stream {
-    /// Reads at least one byte behind `buffer[..at]`, at most to its capacity; 0 is the peer's end. Whatever stood
-    /// behind `at` is gone.
+    /// Reads at least one byte behind `buffer[..at]`, at most to its capacity; 0 is the peer's end. Whatever
+    /// stood behind `at` is gone.
     pub async fn read(&mut self, buffer: Vec<u8>, at: usize) -> Done<usize> {
         match self {
             Self::Plain(tcp) => read_plain(tcp, buffer, at).await,

@@ -1,7 +1,7 @@
 //! Health and metrics, on a listener of their own and a thread of their own.
 //!
-//! `/healthz` answers while the process lives; `/readyz` is 200 once there are tables to check keys by, usage can be
-//! written, and the process is not ending; `/metrics` is Prometheus's text format.
+//! `/healthz` answers while the process lives; `/readyz` is 200 once there are tables to check keys by, usage
+//! can be written, and the process is not ending; `/metrics` is Prometheus's text format.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -107,8 +107,8 @@ impl Ops {
         out
     }
 
-    /// Where every usage event is. `admitted = in_flight + appended` and
-    /// `appended + adopted + found = acked + pending + set_aside + lost` hold whenever nothing is on the move.
+    /// Where every usage event is. `admitted = in_flight + appended` and `appended + adopted + found = acked
+    /// + pending + set_aside + lost` hold whenever nothing is on the move.
     fn append_usage(&self, out: &mut String) {
         let figures = self.shared.usage.figures();
         let counters = [

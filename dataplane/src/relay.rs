@@ -5,14 +5,15 @@
 //!                ^ chunk size line                                ^ CRLF, last chunk
 //! ```
 //!
-//! The kernel fills the buffer, the meter looks at it, the framing for the client is written around it, and the kernel
-//! drains it. Only the first bytes of a body are copied, behind the head, so that both leave in one write.
+//! The kernel fills the buffer, the meter looks at it, the framing for the client is written around it, and
+//! the kernel drains it. Only the first bytes of a body are copied, behind the head, so that both leave in
+//! one write.
 //!
 //! Invariants:
 //!
 //!   * the exchange is settled before the bytes that complete the answer are submitted
 //!   * an answer that broke off never ends as a whole one would
-//!   * the connection goes back to the pool only after an answer that was read to its end, with nothing behind it
+//!   * the connection goes back to the pool only after an answer that was read to its end, with nothing behind
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -130,7 +131,8 @@ pub async fn run(
     result
 }
 
-/// How the body is framed for the client: its length where it is known, else chunks, or, for HTTP/1.0, the close.
+/// How the body is framed for the client: its length where it is known, else chunks, or, for HTTP/1.0, the
+/// close.
 fn client_framing(head: &ResponseHead, meter: &Meter, http_1_0: bool) -> BodyFraming {
     match head.framing {
         BodyFraming::Length(_) if meter.may_shorten() && http_1_0 => BodyFraming::UntilClose,
@@ -182,12 +184,21 @@ impl Relay<'_> {
         self.buffer = buffer;
         match result {
             Ok(1..) => self.take_in(at..self.buffer.len()),
-            Ok(0) if self.decoder.at_eof().is_ok() => {
+            Ok(0) if self.decoder.at_eof().is_ok() && !self.is_cut() => {
                 self.persist_upstream = Persist::Close;
                 self.done = true;
                 Ok(self.observe(at..at))
             }
             _ => Err(Broken::Upstream(RequestError::UpstreamBroken)),
+        }
+    }
+
+    /// Whether an answer that lasts until the close has ended before its end: a server that dies closes too.
+    fn is_cut(&self) -> bool {
+        match &self.meter {
+            Meter::Whole(meter) => meter.is_open(),
+            Meter::Stream(meter, _) => self.status < 300 && !meter.saw_done(),
+            Meter::Blind => false,
         }
     }
 
@@ -280,8 +291,8 @@ impl Relay<'_> {
         start..self.buffer.len()
     }
 
-    /// Where the answer is whole: settles the exchange and gives the upstream's connection back, before the last bytes
-    /// go out.
+    /// Where the answer is whole: settles the exchange and gives the upstream's connection back, before the
+    /// last bytes go out.
     fn complete(&mut self) {
         if !self.done {
             return;
@@ -306,6 +317,11 @@ impl Relay<'_> {
                 Failure::ClientLeft
             }
             Broken::Upstream(error) if !self.head_sent => Failure::Refused(error),
+            Broken::Upstream(_) if self.meter.saw_done() => {
+                // Nothing but the end of the framing is missing: the client has its answer.
+                self.exchange.settle(self.status);
+                Failure::Cut
+            }
             Broken::Upstream(error) => {
                 self.exchange.settle(error.reply().status);
                 self.tell_in_stream().await;

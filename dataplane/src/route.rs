@@ -116,8 +116,8 @@ impl Balance {
         Self { loads: std::cell::RefCell::default(), random: Cell::new(seed | 1) }
     }
 
-    /// Chooses among those not in `tried`: two by weight, and of them the less loaded for its weight. Those that
-    /// failed of late are chosen only where there is no other.
+    /// Chooses among those not in `tried`: two by weight, and of them the less loaded for its weight. Those
+    /// that failed of late are chosen only where there is no other.
     pub fn choose(&self, upstreams: &[Arc<Upstream>], tried: &[DeploymentId], now_ms: u64) -> Option<Chosen> {
         if let ([only], []) = (upstreams, tried) {
             return Some(self.chosen(only));

@@ -37,7 +37,8 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// How the body goes to `upstream`, and what its answer's stream then has that the client did not ask for.
+    /// How the body goes to `upstream`, and what its answer's stream then has that the client did not ask
+    /// for.
     pub fn for_upstream<'u>(&'u self, upstream: &'u Upstream) -> (Splice<'u>, StreamMode) {
         let model = Some(upstream.spec.upstream_model.as_str()).filter(|model| !model.is_empty());
         let streamed = self.scanned.stream && self.endpoint != Endpoint::Embeddings;

@@ -1,8 +1,9 @@
 //! Starting and ending the process.
 //!
-//! Start: listeners first (a port that is taken ends it before anything is touched), then the node's id, the usage
-//! pipeline (which also finds what a former process left), the tables from disk, and at last the workers. End: workers
-//! stop accepting and let streams finish, then the pipeline writes and ships what there is.
+//! Start: listeners first (a port that is taken ends it before anything is touched), then the node's id, the
+//! usage pipeline (which also finds what a former process left), the tables from disk, and at last the
+//! workers. End: workers stop accepting and let streams finish, then the pipeline writes and ships what there
+//! is.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -34,12 +35,14 @@ use crate::worker::{self, BodyBudget, Shared, Worker};
 const BACKLOG: i32 = 1024;
 /// How often the names of upstreams are looked up again.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the end of the process waits for the control plane to take what is left; it is on disk either way.
+/// How long the end of the process waits for the control plane to take what is left; it is on disk either
+/// way.
 const SHIP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs a data plane until the process is told to end; `sys::hold_signals` came before any thread.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
     sys::forbid_dumps();
+    sys::make_files_private();
     let listeners = bind_workers(config.http, config.workers)?;
     let http = listeners[0].local_addr()?;
     let ops_listener = TcpListener::bind(config.ops).with_context(|| format!("ops.listen {}", config.ops))?;
@@ -104,8 +107,8 @@ fn pipeline_config(config: &Config, node: NodeId, boot: BootId) -> PipelineConfi
     }
 }
 
-/// A listener for each worker, all on one port. A plain bind comes first: a second instance on the port is an error,
-/// not a silent share of the traffic.
+/// A listener for each worker, all on one port. A plain bind comes first: a second instance on the port is an
+/// error, not a silent share of the traffic.
 fn bind_workers(address: SocketAddr, workers: u16) -> anyhow::Result<Vec<TcpListener>> {
     let bind = |address: SocketAddr, share: bool| -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;

@@ -1,7 +1,9 @@
-//! Keeping the tables as the control plane has them: a thread that receives snapshots, deltas and revocations.
+//! Keeping the tables as the control plane has them: a thread that receives snapshots, deltas and
+//! revocations.
 //!
-//! What arrives is applied, made durable, and only then confirmed. While the control plane is away the tables stay as
-//! they are and the data plane serves on; on reconnecting it says which generation it has and gets what it missed.
+//! What arrives is applied, made durable, and only then confirmed. While the control plane is away the tables
+//! stay as they are and the data plane serves on; on reconnecting it says which generation it has and gets
+//! what it missed.
 
 use std::io;
 use std::sync::Arc;

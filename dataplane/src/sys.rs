@@ -1,4 +1,5 @@
-//! The few system calls that neither std nor monoio wraps: looking at a socket without reading it, and closing one.
+//! The few system calls that neither std nor monoio wraps: looking at a socket without reading it, and
+//! closing one.
 #![allow(unsafe_code, reason = "raw system calls")]
 
 use std::io;
@@ -46,7 +47,8 @@ impl HangupPoll {
     /// The owners of sockets whose peer has closed or reset the connection.
     pub fn gone(&mut self) -> impl Iterator<Item = usize> + '_ {
         const GONE: i16 = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
-        // A count that the kernel refuses (over RLIMIT_NOFILE) leaves revents as they are: nobody is taken for gone.
+        // A count that the kernel refuses (over RLIMIT_NOFILE) leaves revents as they are: nobody is taken
+        // for gone.
         let count = self.fds.len() as libc::nfds_t;
         // SAFETY: the pointer and the count describe one vector of pollfd, which poll writes `revents` of.
         let ready = unsafe { libc::poll(self.fds.as_mut_ptr(), count, 0) };
@@ -82,10 +84,17 @@ pub fn reset_on_close(fd: RawFd) {
     }
 }
 
-/// Keeps core dumps and other processes of the same user away from this process's memory: keys and prompts pass it.
+/// Keeps core dumps and other processes of the same user away from this process's memory: keys and prompts
+/// pass it.
 pub fn forbid_dumps() {
     // SAFETY: takes numbers only.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+}
+
+/// Makes every file that this process makes from here on readable by its own user only.
+pub fn make_files_private() {
+    // SAFETY: takes a number only, and can't fail.
+    unsafe { libc::umask(0o077) };
 }
 
 /// Keeps SIGTERM and SIGINT from ending the process; `wait_for_end` takes them. Before any thread is started.
@@ -110,7 +119,8 @@ pub fn end_self() {
 }
 
 fn end_signals() -> libc::sigset_t {
-    // SAFETY: a sigset_t is plain bits, for which zeros are a value; sigemptyset makes it a set, and the signals exist.
+    // SAFETY: a sigset_t is plain bits, for which zeros are a value; sigemptyset makes it a set, and the
+    // signals exist.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);

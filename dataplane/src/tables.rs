@@ -1,7 +1,7 @@
 //! What workers know of the registry: keys, applications, aliases, deployments.
 //!
-//! One thread writes (`TableWriter`, on the sync thread), all workers read. A worker keeps what it has looked up, and
-//! keeps it only while `revision` stands still: one atomic load for each request.
+//! One thread writes (`TableWriter`, on the sync thread), all workers read. A worker keeps what it has looked
+//! up, and keeps it only while `revision` stands still: one atomic load for each request.
 //!
 //! Invariants:
 //!

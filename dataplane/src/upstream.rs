@@ -1,4 +1,5 @@
-//! The servers that we connect to: where they are, how a connection to one is made, kept and looked at before use.
+//! The servers that we connect to: where they are, how a connection to one is made, kept and looked at before
+//! use.
 
 /// Where an upstream is, and what every request to it carries.
 pub mod target;

@@ -1,9 +1,9 @@
 //! One sweep per worker instead of a timer and a pending read for each operation.
 //!
-//! A connection has one entry: when what it does now must be done, and, while it waits for an upstream, the client's
-//! socket, so that a client that leaves is noticed. The worker sweeps all entries every 50 ms; what is due is woken
-//! with the reason. `Watch::run` is how an operation is put under it. The operation is dropped then, and by the rules
-//! of `runtime` its connection with it.
+//! A connection has one entry: when what it does now must be done, and, while it waits for an upstream, the
+//! client's socket, so that a client that leaves is noticed. The worker sweeps all entries every 50 ms; what
+//! is due is woken with the reason. `Watch::run` is how an operation is put under it. The operation is
+//! dropped then, and by the rules of `runtime` its connection with it.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -149,8 +149,8 @@ impl Watch {
                 if !begun {
                     begun = true;
                     entry.deadline_ms = deadline_ms;
-                    // The operation before may have ended in the moment when its time was over.
-                    entry.fired = entry.fired.filter(|why| *why != Fired::Deadline);
+                    // The operation before may have ended in the moment when it was to be given up.
+                    entry.fired = entry.fired.filter(|why| *why == Fired::ClientLeft);
                 }
                 if let Some(why) = entry.fired.take() {
                     return Poll::Ready(Err(why));

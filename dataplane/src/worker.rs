@@ -1,7 +1,7 @@
 //! A worker: one thread, one core, one ring, and everything that its connections share.
 //!
-//! Nothing here can block: what other threads also touch are atomics, the tables (a DashMap shard's lock on a miss of
-//! the worker's own cache), and channels that are never full.
+//! Nothing here can block: what other threads also touch are atomics, the tables (a DashMap shard's lock on a
+//! miss of the worker's own cache), and channels that are never full.
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener as StdListener;
@@ -177,7 +177,8 @@ impl Worker {
     }
 }
 
-/// Serves `listener` on this thread until the process was told to end and the last stream is over, or its time is.
+/// Serves `listener` on this thread until the process was told to end and the last stream is over, or its
+/// time is.
 pub fn run(worker: Worker, listener: StdListener) -> Result<(), RingRefused> {
     runtime::block_on(async move {
         let worker = Rc::new(worker);

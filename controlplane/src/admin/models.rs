@@ -1,4 +1,5 @@
-//! Aliases and deployments. An alias is put as a whole; what is left out of a deployment has the default below.
+//! Aliases and deployments. An alias is put as a whole; what is left out of a deployment has the default
+//! below.
 
 use axum::Json;
 use axum::extract::{Path, State};

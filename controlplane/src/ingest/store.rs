@@ -1,7 +1,7 @@
 //! The one place that knows ClickHouse's side of ingest and reports; everything else knows `UsageStore`.
 //!
-//! ClickHouse may not be there yet, or may come back at another address (the embedded one on a free port), so each call
-//! takes the connection as it is at that moment.
+//! ClickHouse may not be there yet, or may come back at another address (the embedded one on a free port), so
+//! each call takes the connection as it is at that moment.
 
 use std::sync::Arc;
 

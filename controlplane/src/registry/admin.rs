@@ -100,7 +100,8 @@ impl Registry {
         Ok(row.is_some())
     }
 
-    /// Makes an administrator for the whole installation, unless the credential is known (be it a revoked one).
+    /// Makes an administrator for the whole installation, unless the credential is known (be it a revoked
+    /// one).
     ///
     /// Returns whether one was made.
     pub async fn create_admin(&self, name: &str, role: Role, digest: KeyDigest) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! Which aliases an application or a key may use: as administrators write it, and as the registry keeps it.
 //!
-//! Administrators write names, `["*"]` for every alias; the registry keeps numbers (`*`, or `3,17,20`), so that an alias
-//! made later under the name of a removed one is not allowed by what was said of that one.
+//! Administrators write names, `["*"]` for every alias; the registry keeps numbers (`*`, or `3,17,20`), so
+//! that an alias made later under the name of a removed one is not allowed by what was said of that one.
 
 use sqlx::Row as _;
 use wire::id::AliasId;

@@ -1,7 +1,8 @@
-//! Who is billed: organization, team, application, key, plan, cost centre, under one number, in rows that never change.
+//! Who is billed: organization, team, application, key, plan, cost centre, under one number, in rows that
+//! never change.
 //!
-//! Data planes know the number alone. When a key moves, or a plan or cost centre that it inherits changes, it gets a new
-//! row; events that carry the old number go on meaning what they meant.
+//! Data planes know the number alone. When a key moves, or a plan or cost centre that it inherits changes, it
+//! gets a new row; events that carry the old number go on meaning what they meant.
 
 use sqlx::Row as _;
 use wire::id::{AliasId, AttributionId, DeploymentId};

@@ -1,7 +1,7 @@
 //! Aliases (the model names that clients send) and the deployments that serve them.
 //!
-//! An alias is set as a whole, with its deployments. A deployment that keeps its name keeps its number; one that is left
-//! out is removed, and its number is never given to another.
+//! An alias is set as a whole, with its deployments. A deployment that keeps its name keeps its number; one
+//! that is left out is removed, and its number is never given to another.
 
 use sqlx::Row as _;
 use wire::table::{Dialect, OnDisconnect};

@@ -1,4 +1,5 @@
-//! Organizations: the customers of an installation. Teams belong to one; plan and cost centre are inherited from it.
+//! Organizations: the customers of an installation. Teams belong to one; plan and cost centre are inherited
+//! from it.
 
 use sqlx::Row as _;
 

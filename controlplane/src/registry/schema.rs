@@ -1,7 +1,8 @@
 //! The registry's tables, and how an older registry gets them.
 //!
-//! A migration is a list of statements that run in one transaction; `meta.schema_version` counts those that ran. Types
-//! are BIGINT, TEXT and BLOB alone, so that another database needs no other statements but for the name of BLOB.
+//! A migration is a list of statements that run in one transaction; `meta.schema_version` counts those that
+//! ran. Types are BIGINT, TEXT and BLOB alone, so that another database needs no other statements but for the
+//! name of BLOB.
 
 use sqlx::{Pool, Row as _};
 

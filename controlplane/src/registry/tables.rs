@@ -1,8 +1,8 @@
 //! What data planes get: the whole tables at one generation, or what changed after one.
 //!
-//! Both come from one read transaction each. A snapshot is read page by page while it is sent, and no change that is
-//! committed meanwhile shows in it. A delta holds the *present* state of what changed, so that applying an old one after
-//! a new one does no harm.
+//! Both come from one read transaction each. A snapshot is read page by page while it is sent, and no change
+//! that is committed meanwhile shows in it. A delta holds the *present* state of what changed, so that
+//! applying an old one after a new one does no harm.
 
 use std::collections::HashSet;
 

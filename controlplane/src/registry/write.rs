@@ -1,7 +1,7 @@
 //! A transaction that changes something, and takes generations for it.
 //!
-//! Each changed entity takes the next generation and one row of `changes`; a transaction that touches several takes
-//! several. Data planes hear of them after the commit, never before.
+//! Each changed entity takes the next generation and one row of `changes`; a transaction that touches several
+//! takes several. Data planes hear of them after the commit, never before.
 
 use sqlx::Row as _;
 use wire::id::Generation;

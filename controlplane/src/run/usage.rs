@@ -1,5 +1,5 @@
-//! ClickHouse: a server that is reached, or one that is started. Either way its tables are brought up to date before
-//! anything uses it, and what fails is tried again for as long as the control plane runs.
+//! ClickHouse: a server that is reached, or one that is started. Either way its tables are brought up to date
+//! before anything uses it, and what fails is tried again for as long as the control plane runs.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! A session that takes batches of usage events: each is stored, then acknowledged.
 //!
-//! Batches are stored one after the other. A batch that ClickHouse does not take is tried until it does, or until the
-//! data plane has gone; it will send the batch again.
+//! Batches are stored one after the other. A batch that ClickHouse does not take is tried until it does, or
+//! until the data plane has gone; it will send the batch again.
 
 use wire::frame::{Frame, HEADER_BYTES, Hello, PAYLOAD_BYTES_MAX};
 

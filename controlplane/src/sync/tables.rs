@@ -1,9 +1,9 @@
 //! A session that keeps a data plane's tables up to date.
 //!
-//! A data plane that holds tables of this registry gets what it missed; any other gets a snapshot. Its queues fill from
-//! before the first read on, so nothing falls between the snapshot and the deltas after it. Revocations go ahead of
-//! whatever is being sent, also between the parts of a snapshot; as such a snapshot was read before them, it ends with
-//! the keys that they named as gone.
+//! A data plane that holds tables of this registry gets what it missed; any other gets a snapshot. Its queues
+//! fill from before the first read on, so nothing falls between the snapshot and the deltas after it.
+//! Revocations go ahead of whatever is being sent, also between the parts of a snapshot; as such a snapshot
+//! was read before them, it ends with the keys that they named as gone.
 
 use std::time::Duration;
 
@@ -61,7 +61,8 @@ struct Sender<'h> {
     hub: &'h Hub,
     writer: FrameWriter,
     attached: Attached,
-    /// The generation that the data plane will stand at once it has applied what was sent; none before a snapshot.
+    /// The generation that the data plane will stand at once it has applied what was sent; none before a
+    /// snapshot.
     held: Option<Generation>,
 }
 

@@ -1,4 +1,5 @@
-//! Meters that a worker keeps from one answer to the next: their buffers are the only ones that metering needs.
+//! Meters that a worker keeps from one answer to the next: their buffers are the only ones that metering
+//! needs.
 
 use std::cell::RefCell;
 

@@ -91,6 +91,12 @@ impl WholeMeter {
         self.seen += piece.len();
     }
 
+    /// Whether the answer is a JSON object of which the end has not been seen.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.seen > 0 && !self.scan.failed() && self.scan.finish().is_err()
+    }
+
     /// The last usage that was seen.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {

@@ -89,7 +89,12 @@ fn event(slot: &[u64; SLOT_WORDS]) -> Option<UsageEvent> {
 
 fn cut(event: UsageEvent, alive_ms: u64) -> UsageEvent {
     let seen = event.tokens != Tokens::default() || event.ttft_ms != 0;
-    let usage_source = if seen { UsageSource::Partial } else { UsageSource::None };
+    let usage_source = match event.usage_source {
+        // The upstream had said all of it; only the end of the answer's framing was missing.
+        UsageSource::Final => UsageSource::Final,
+        _ if seen => UsageSource::Partial,
+        _ => UsageSource::None,
+    };
     ended(UsageEvent { usage_source, ..event }, alive_ms)
 }
 

@@ -19,7 +19,8 @@ use super::{ADMITTED_WORD, BOOT_WORD, OPEN, SEQ_WORD, SETTLED, SETTLED_WORD, Slo
 /// The status of an exchange whose client left, or whose process ended, before there was one.
 pub const STATUS_LEFT: u16 = 499;
 
-/// How many slots that came back are taken in with each that is given out: more than go out, so that none pile up.
+/// How many slots that came back are taken in with each that is given out: more than go out, so that none
+/// pile up.
 const RETURNED_AT_ONCE: usize = 4;
 
 /// The slots of one worker. It moves to the worker's thread once.

@@ -5,7 +5,8 @@
 //! tables/changes    Delta and Revoke frames, in the order in which they were applied appended, then fdatasync
 //! ```
 //!
-//! Frames carry their own checksums. What is torn at the end of `changes` was never acknowledged, and is cut off.
+//! Frames carry their own checksums. What is torn at the end of `changes` was never acknowledged, and is cut
+//! off.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -45,7 +46,8 @@ impl TableStore {
         Ok(Self { dir: dir.to_owned(), changes, changes_bytes })
     }
 
-    /// Applies what is on disk to empty tables. A snapshot that is damaged counts as none; revocations still hold.
+    /// Applies what is on disk to empty tables. A snapshot that is damaged counts as none; revocations still
+    /// hold.
     pub fn load(&mut self, writer: &mut TableWriter) -> io::Result<()> {
         let mut incoming = None;
         if let Ok(file) = File::open(self.dir.join("snapshot")) {

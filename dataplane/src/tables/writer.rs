@@ -1,7 +1,7 @@
 //! Applying snapshots, deltas and revocations; the only writer of the tables.
 //!
-//! It owns what the tables are derived from. A snapshot is built beside them and swapped in. Tombstones (digests of
-//! keys that are gone) outlive everything, also a registry that was restored from a backup.
+//! It owns what the tables are derived from. A snapshot is built beside them and swapped in. Tombstones
+//! (digests of keys that are gone) outlive everything, also a registry that was restored from a backup.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -213,7 +213,8 @@ impl TableWriter {
                 Err(problem) => log::log(&Entry::Deployment { name: &spec.name, problem: &problem }),
             }
         }
-        // A name that resolves at once is known before the first request comes; a slow one holds up nothing for long.
+        // A name that resolves at once is known before the first request comes; a slow one holds up nothing
+        // for long.
         let patience = Instant::now() + LOOK_UP_PATIENCE;
         lookups.into_iter().for_each(|done| drop(done.recv_deadline(patience)));
         self.upstreams = upstreams;

@@ -1,9 +1,9 @@
 //! Idle upstream connections of one worker.
 //!
-//! A connection comes here only after an exchange that ended in order: the request fully sent, the response fully
-//! read to the end of its framing, no byte more, nothing cancelled. It is looked at before it is used again, and
-//! dropped after a time that is shorter than what servers keep (uvicorn closes after 5 s), so that a request is
-//! hardly ever spent on a connection that the upstream is closing.
+//! A connection comes here only after an exchange that ended in order: the request fully sent, the response
+//! fully read to the end of its framing, no byte more, nothing cancelled. It is looked at before it is used
+//! again, and dropped after a time that is shorter than what servers keep (uvicorn closes after 5 s), so that
+//! a request is hardly ever spent on a connection that the upstream is closing.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! Where an upstream is, and what every request to it carries.
 //!
-//! A deployment's base URL is taken apart once, when the tables change; its addresses are looked up by a thread of
-//! its own, never on a worker. A deployment that can't be used keeps the reason.
+//! A deployment's base URL is taken apart once, when the tables change; its addresses are looked up by a
+//! thread of its own, never on a worker. A deployment that can't be used keeps the reason.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -91,8 +91,8 @@ impl Target {
         }
     }
 
-    /// Looks the host up in the background, where it is a name whose addresses are not known yet. What is returned is
-    /// closed when that is done.
+    /// Looks the host up in the background, where it is a name whose addresses are not known yet. What is
+    /// returned is closed when that is done.
     #[must_use]
     pub fn look_up_soon(self: &Arc<Self>) -> Option<Receiver<()>> {
         if !self.addresses.load().is_empty() {
@@ -130,7 +130,8 @@ pub struct Upstream {
     pub spec: Deployment,
     /// Where it is; the same while only other properties change, so that idle connections stay good.
     pub target: Arc<Target>,
-    /// The header lines that every request to it carries: host, accept-encoding, user-agent and the credential's.
+    /// The header lines that every request to it carries: host, accept-encoding, user-agent and the
+    /// credential's.
     pub header_lines: Vec<u8>,
 }
 

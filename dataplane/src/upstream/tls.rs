@@ -1,8 +1,8 @@
 //! TLS towards upstreams: rustls's connection over monoio's socket.
 //!
 //! Why not monoio-rustls: after a dropped read its next use panics, and it keeps 32 KiB of buffers for each
-//! connection. Here ciphertext passes through one buffer that lives as long as an operation, and a dropped operation
-//! leaves nothing that could be used again: by the rules of `runtime` the connection is closed.
+//! connection. Here ciphertext passes through one buffer that lives as long as an operation, and a dropped
+//! operation leaves nothing that could be used again: by the rules of `runtime` the connection is closed.
 
 use std::io::{self, BufRead, Read, Write};
 use std::ops::Range;
@@ -43,7 +43,8 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsErr
             return Err(bad());
         }
     } else {
-        // A machine without roots can still use plain upstreams; an https one then fails to connect, and says why.
+        // A machine without roots can still use plain upstreams; an https one then fails to connect, and says
+        // why.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

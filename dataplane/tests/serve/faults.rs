@@ -153,6 +153,67 @@ fn a_stream_that_breaks_says_so_between_events_and_never_ends_cleanly() {
 }
 
 #[test]
+fn an_answer_until_the_close_that_ends_early_is_not_taken_for_whole() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    let json = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n";
+    let cases = [
+        (head.to_owned() + EVENT + "data: [DONE]\n\n", true, 200),
+        (head.to_owned() + EVENT, false, 502),
+        (head.to_owned() + EVENT + "data: {", false, 502),
+        (json.to_owned() + "{\"a\":[1]}\n", true, 200),
+        (json.to_owned() + "{\"a\":[1", false, 502),
+        (json.to_owned() + "not JSON", true, 200),
+    ];
+    for (bytes, whole, status) in cases {
+        let text = bytes.clone();
+        let upstream = Upstream::start(move |_, stream| {
+            stream.write_all(bytes.as_bytes()).unwrap();
+            false
+        });
+        let plane = Plane::start(vec![deployment(1, upstream.address)]);
+        let answer = plane.ask(&post(CHAT, ASK_STREAM));
+        assert_eq!(answer.whole, whole, "{text}");
+        assert_eq!(plane.usage(1)[0].status, status, "{text}");
+    }
+}
+
+#[test]
+fn a_stream_that_breaks_after_its_last_event_is_complete() {
+    let events = chunk(EVENT)
+        + &chunk("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\n")
+        + &chunk("data: [DONE]\n\n");
+    let upstream = Upstream::start(move |_, stream| {
+        stream.write_all((STREAM_HEAD.to_owned() + &events).as_bytes()).unwrap();
+        false
+    });
+    let plane = Plane::start(vec![deployment(1, upstream.address)]);
+    let answer = plane.ask(&post(CHAT, ASK_STREAM));
+    assert!(answer.body.ends_with(b"data: [DONE]\n\n"), "nothing behind the last event");
+    assert!(!answer.whole);
+    let event = plane.usage(1)[0];
+    assert_eq!((event.status, event.usage_source, event.tokens.total), (200, UsageSource::Final, 2));
+}
+
+#[test]
+fn a_body_that_is_only_announced_takes_nothing_from_others() {
+    let upstream = Upstream::fixed(OK);
+    let plane = Plane::start_with(vec![deployment(1, upstream.address)], "");
+    let announced: Vec<_> = (0..64)
+        .map(|_| {
+            let mut peer = plane.connect();
+            let head = String::from_utf8(post(CHAT, "")).unwrap();
+            peer.send(head.replace("content-length: 0", "content-length: 1000000").as_bytes());
+            peer
+        })
+        .collect();
+    let body = format!(r#"{{"pad":"{}","model":"fast"}}"#, "x".repeat(100_000));
+    assert_eq!(plane.ask(&post(CHAT, &body)).status, 200);
+    let metrics = String::from_utf8(plane.ops("/metrics").body).unwrap();
+    assert!(metrics.contains("\nliutong_body_bytes_held 0\n"), "{metrics}");
+    drop(announced);
+}
+
+#[test]
 fn a_connection_with_surplus_bytes_or_a_wrong_length_is_not_used_again() {
     let answers = [
         [OK, b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen"].concat(),

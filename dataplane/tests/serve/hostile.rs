@@ -1,5 +1,5 @@
-//! Hostile request heads, as files, against the running process: each is refused, its connection closed, and nothing
-//! of it reaches an upstream.
+//! Hostile request heads, as files, against the running process: each is refused, its connection closed, and
+//! nothing of it reaches an upstream.
 
 use std::io::Write;
 use std::path::Path;
@@ -20,7 +20,8 @@ fn every_hostile_head_is_refused_and_nothing_goes_upstream() {
         let bytes = std::fs::read(&file).unwrap();
         let mut peer = plane.connect();
         peer.send(&bytes);
-        // A head that is refused only for its size or its end needs nothing more; one that is cut needs its end.
+        // A head that is refused only for its size or its end needs nothing more; one that is cut needs its
+        // end.
         let _ = peer.stream.shutdown(std::net::Shutdown::Write);
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let answer = peer.answer();

@@ -1,4 +1,5 @@
-//! The data plane as a process, without a control plane: what clients see, what upstreams get, what is recorded.
+//! The data plane as a process, without a control plane: what clients see, what upstreams get, what is
+//! recorded.
 #![allow(clippy::unwrap_used, clippy::disallowed_types, reason = "tests")]
 
 mod faults;

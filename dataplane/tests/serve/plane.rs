@@ -1,4 +1,5 @@
-//! A data plane process on a snapshot made by hand, and an upstream that a test scripts. No control plane runs.
+//! A data plane process on a snapshot made by hand, and an upstream that a test scripts. No control plane
+//! runs.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -220,8 +221,8 @@ fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
     store.finish(file).unwrap();
 }
 
-/// An upstream: for each request that arrives (head and body, as text) `script` writes to its connection; false
-/// closes it.
+/// An upstream: for each request that arrives (head and body, as text) `script` writes to its connection;
+/// false closes it.
 pub(crate) struct Upstream {
     /// Where it listens.
     pub(crate) address: SocketAddr,

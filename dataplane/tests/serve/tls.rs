@@ -1,4 +1,5 @@
-//! Upstreams behind TLS: the same bytes, a kept connection, and no answer from a server that can't show who it is.
+//! Upstreams behind TLS: the same bytes, a kept connection, and no answer from a server that can't show who
+//! it is.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +14,8 @@ use wire::table::Deployment;
 
 use crate::plane::{Plane, deployment, post};
 
-/// A server for `localhost` with a certificate of its own; answers every request on a connection with `answer`.
+/// A server for `localhost` with a certificate of its own; answers every request on a connection with
+/// `answer`.
 struct TlsUpstream {
     address: SocketAddr,
     certificate: String,

@@ -69,8 +69,8 @@ impl Endpoint {
     }
 }
 
-/// Token counts as the upstream reported them, in one normal form: `prompt` includes `cached`, `completion` includes
-/// `reasoning`.
+/// Token counts as the upstream reported them, in one normal form: `prompt` includes `cached`, `completion`
+/// includes `reasoning`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// All input.

@@ -1,4 +1,5 @@
-//! The frames that travel between the planes; the data plane's copy of the snapshot on disk is a run of them too.
+//! The frames that travel between the planes; the data plane's copy of the snapshot on disk is a run of them
+//! too.
 //!
 //! ```text
 //! frame:  len u32 (of the payload) | crc32c u32 of bytes 8.. | version u8 | kind u8 | zero u16 | payload
@@ -260,7 +261,8 @@ impl Frame {
         Ok(Some(HEADER_BYTES + len))
     }
 
-    /// Takes the frame at the front of `bytes`, and how many bytes it had; `None` where it is not complete yet.
+    /// Takes the frame at the front of `bytes`, and how many bytes it had; `None` where it is not complete
+    /// yet.
     pub fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, DecodeError> {
         let Some(len) = Self::len_of(bytes)? else { return Ok(None) };
         let Some(bytes) = bytes.get(..len) else { return Ok(None) };

@@ -1,7 +1,7 @@
 //! Identifiers and counters, one type for each, so that a position can't be taken for a generation.
 //!
-//! Random ids (`NodeId`, `BootId`, `RegistryId`) are 64 random bits and are written as 16 lower-case hex digits
-//! everywhere people or ClickHouse read them.
+//! Random ids (`NodeId`, `BootId`, `RegistryId`) are 64 random bits and are written as 16 lower-case hex
+//! digits everywhere people or ClickHouse read them.
 
 use std::fmt;
 
@@ -68,7 +68,8 @@ number! {
     BatchSeq(u64)
 }
 number! {
-    /// Who an exchange is billed to: a row that never changes (organization, team, application, key, plan, cost centre).
+    /// Who an exchange is billed to: a row that never changes (organization, team, application, key, plan,
+    /// cost centre).
     AttributionId(u64)
 }
 number! {
@@ -88,9 +89,11 @@ number! {
     DeploymentId(u32)
 }
 
-/// The number of an exchange within one boot: the worker's index in the high 16 bits, its count in the low 48.
+/// The number of an exchange within one boot: the worker's index in the high 16 bits, its count in the low
+/// 48.
 ///
-/// The highest bit marks numbers that were handed to requests which were never admitted; no usage event carries one.
+/// The highest bit marks numbers that were handed to requests which were never admitted; no usage event
+/// carries one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventSeq(pub u64);
 

@@ -5,8 +5,9 @@
 //! admin key:  sk-ltadm-                           | secret, 43 base62 | check, 6 base62     58 bytes
 //! ```
 //!
-//! The check is the CRC-32 (IEEE 802.3) of every byte before it, as a number in six base62 digits (`0-9A-Za-z`), the
-//! most significant first. It refuses typing errors and garbage; it says nothing about whether a key exists.
+//! The check is the CRC-32 (IEEE 802.3) of every byte before it, as a number in six base62 digits
+//! (`0-9A-Za-z`), the most significant first. It refuses typing errors and garbage; it says nothing about
+//! whether a key exists.
 
 /// How a data key begins.
 pub const PREFIX: &[u8] = b"sk-lt-";

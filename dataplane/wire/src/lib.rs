@@ -1,7 +1,8 @@
 //! What the planes say to each other, and what the spool and the disk copy of the snapshot hold: bytes only.
 //!
-//! No runtime, no sockets, no files: encode into `Vec<u8>`, decode from `&[u8]`. All numbers are little-endian. Both
-//! planes and the administrators' command depend on this crate; it depends on nothing of theirs.
+//! No runtime, no sockets, no files: encode into `Vec<u8>`, decode from `&[u8]`. All numbers are
+//! little-endian. Both planes and the administrators' command depend on this crate; it depends on nothing of
+//! theirs.
 
 /// Reading and writing of the primitive types that everything here is made of.
 pub mod codec;
@@ -19,5 +20,6 @@ pub mod record;
 pub mod request_id;
 /// Walking a segment: records, damage, torn tail.
 pub mod segment_scan;
-/// What the data plane knows of the registry: keys, applications, aliases, deployments, settings; and changes of them.
+/// What the data plane knows of the registry: keys, applications, aliases, deployments, settings; and changes
+/// of them.
 pub mod table;

@@ -7,12 +7,12 @@
 //!
 //! record, a multiple of 8 bytes
 //!   0  len u32 (payload)  4  crc32c u32 of len and of bytes 8..24+len
-//!   8  position u64      16  kind u8            17  zero (7 bytes)     24  payload, then zeros up to a multiple of 8
+//!   8  position u64      16  kind u8            17  zero (7 bytes)     24  payload, zeros to a multiple of 8
 //! ```
 //!
-//! An event's record carries the event's own position; any other record carries the position of the next event. A
-//! header of zeros is the end of what was written. Anything else whose checksum fails is damage: `next` says so, and
-//! `resync` finds the next whole record behind it.
+//! An event's record carries the event's own position; any other record carries the position of the next
+//! event. A header of zeros is the end of what was written. Anything else whose checksum fails is damage:
+//! `next` says so, and `resync` finds the next whole record behind it.
 
 use crate::codec::{DecodeError, Reader, Write};
 use crate::event::{EVENT_BYTES, UsageEvent};
@@ -79,7 +79,8 @@ impl SegmentHeader {
     }
 }
 
-/// A run of events that is shipped, stored and acknowledged as one: those of `first..=last` that fall on `day`.
+/// A run of events that is shipped, stored and acknowledged as one: those of `first..=last` that fall on
+/// `day`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
     /// The batch's number in its spool.

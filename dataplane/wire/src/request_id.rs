@@ -1,8 +1,8 @@
 //! The number behind `x-request-id`: an event's (`boot`, `seq`) under a keyed permutation.
 //!
 //! Clients see `req_` and 32 hex digits, which say nothing about how many requests there are. Whoever has the
-//! registry's key finds the usage event again. AES-128 of one block is the permutation; it is used as nothing more.
-//! A request that was never admitted gets a number too (`EventSeq::not_admitted`); no event has it.
+//! registry's key finds the usage event again. AES-128 of one block is the permutation; it is used as nothing
+//! more. A request that was never admitted gets a number too (`EventSeq::not_admitted`); no event has it.
 
 use aes::Aes128;
 use aes::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
@@ -41,8 +41,8 @@ impl RequestIds {
         out
     }
 
-    /// The event that a text stands for; `None` where it is not of the form. Any well-formed text stands for some
-    /// numbers: whether an event has them is for the table to say.
+    /// The event that a text stands for; `None` where it is not of the form. Any well-formed text stands for
+    /// some numbers: whether an event has them is for the table to say.
     #[must_use]
     pub fn event(&self, text: &str) -> Option<(BootId, EventSeq)> {
         let hex = text.strip_prefix("req_")?.as_bytes();

@@ -1,7 +1,8 @@
-//! What the data plane knows of the registry: keys, applications, aliases, deployments, settings; and changes of them.
+//! What the data plane knows of the registry: keys, applications, aliases, deployments, settings; and changes
+//! of them.
 //!
-//! A snapshot is a run of `Change`s that begins from nothing; a delta is a few of them. Each names a whole entry, so
-//! that applying one twice is the same as once.
+//! A snapshot is a run of `Change`s that begins from nothing; a delta is a few of them. Each names a whole
+//! entry, so that applying one twice is the same as once.
 //!
 //! ```text
 //! change:  kind u8 | len u32 | fields, `len` bytes

@@ -28,7 +28,8 @@ pub const MEMORY_BYTES_MAX_DEFAULT: u64 = 2 << 30;
 const ANALYST_SECONDS_MAX: u32 = 300;
 const BACKGROUND_POOL_SIZE: u32 = 4;
 const MARK_CACHE_BYTES: u32 = 64 << 20;
-/// Above the 2 s after which the client drops an idle connection, so that it never uses one that is just closing.
+/// Above the 2 s after which the client drops an idle connection, so that it never uses one that is just
+/// closing.
 const KEEP_ALIVE_SECONDS: u32 = 3;
 const LOG_BYTES_MAX: u64 = 1 << 20;
 const PASSWORD_BYTES: usize = 24;

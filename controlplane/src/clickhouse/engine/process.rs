@@ -214,8 +214,8 @@ impl Stopper {
     }
 }
 
-/// Ends the reading side of every connection to the listener. ClickHouse waits 5 s for them at its end, idle or not,
-/// and then gives up being orderly. Answers under way are still written.
+/// Ends the reading side of every connection to the listener. ClickHouse waits 5 s for them at its end, idle
+/// or not, and then gives up being orderly. Answers under way are still written.
 fn end_reading(port: u16) {
     let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") else { return };
     for entry in descriptors.flatten() {
@@ -237,8 +237,8 @@ type AddressCall = unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut libc::s
 /// The IPv4 address that the call has for a descriptor, if it is such a socket.
 fn address_of(fd: c_int, call: AddressCall) -> Option<libc::sockaddr_in> {
     let mut size = libc::socklen_t::try_from(size_of::<libc::sockaddr_in>()).ok()?;
-    // SAFETY: all zeroes are a valid address; the call writes at most `size` bytes of it, and fails if the descriptor
-    // is no socket, or no longer one.
+    // SAFETY: all zeroes are a valid address; the call writes at most `size` bytes of it, and fails if the
+    // descriptor is no socket, or no longer one.
     let (failed, address) = unsafe {
         let mut address: libc::sockaddr_in = std::mem::zeroed();
         (call(fd, (&raw mut address).cast(), &raw mut size) != 0, address)
