@@ -216,7 +216,9 @@ impl TableWriter {
         // A name that resolves at once is known before the first request comes; a slow one holds up nothing
         // for long.
         let patience = Instant::now() + LOOK_UP_PATIENCE;
-        lookups.into_iter().for_each(|done| drop(done.recv_deadline(patience)));
+        for done in lookups {
+            let _ = done.recv_deadline(patience);
+        }
         self.upstreams = upstreams;
         let route = |alias: &Alias| AliasRoute {
             id: alias.id,
