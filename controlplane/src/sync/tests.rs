@@ -296,6 +296,22 @@ async fn applying_the_generation_of_a_revocation_confirms_it_too() {
 }
 
 #[tokio::test]
+async fn connecting_with_the_generation_of_a_revocation_confirms_it_too() {
+    let plane = plane().await;
+    plane.new_key("leaked").await;
+    let mut data_plane = DataPlane::connect(&plane, 7).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    let hub = plane.hub.clone();
+    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    data_plane.revocation().await;
+    // It has applied the revocation, and its connection breaks before it can say so.
+    let now = plane.registry.generation().await.unwrap();
+    let _again = DataPlane::connect_with(&plane, 7, plane.registry.id(), now).await;
+    let receipt = receipt.await.unwrap();
+    assert_eq!((receipt.nodes.len(), receipt.pending), (1, vec![]));
+}
+
+#[tokio::test]
 async fn a_revocation_goes_ahead_of_the_deltas_that_wait() {
     let plane = plane().await;
     plane.new_key("leaked").await;
