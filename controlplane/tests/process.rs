@@ -63,7 +63,12 @@ async fn without_a_server_it_starts_its_own_engine_which_gets_no_admin_key_and_e
         .unwrap();
     let ready = async {
         let url = format!("http://{admin}/readyz");
-        while !matches!(reqwest::get(&url).await, Ok(answer) if answer.text().await.unwrap() == "ready\n") {
+        loop {
+            if let Ok(answer) = reqwest::get(&url).await
+                && answer.text().await.unwrap() == "ready\n"
+            {
+                return;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
