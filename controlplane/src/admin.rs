@@ -27,7 +27,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use wire::request_id::RequestIds;
@@ -63,6 +63,7 @@ impl Api {
     }
 
     fn router(self) -> Router {
+        let authorize = from_fn_with_state(self.clone(), auth::authorize);
         let guarded = Router::new()
             .route("/organizations", get(entities::organizations).post(entities::create_organization))
             .route("/organizations/{id}", get(entities::organization).patch(entities::update_organization))
@@ -80,9 +81,11 @@ impl Api {
             .route("/nodes", get(system::nodes))
             .method_not_allowed_fallback(problem::method_not_allowed)
             .fallback(problem::not_found)
-            .layer(from_fn_with_state(self.clone(), auth::authorize));
+            .layer(authorize.clone());
         Router::new()
             .nest("/admin/v1", guarded)
+            // The one path below `/admin/v1` that the nested fallback does not get.
+            .route("/admin/v1/", any(problem::not_found).layer(authorize))
             .route("/healthz", get(system::healthz))
             .route("/readyz", get(system::readyz))
             .fallback(problem::not_found)

@@ -175,9 +175,12 @@ impl Hub {
             older.closed.cancel();
         }
         state.sessions.retain(|_, other| other.node != node);
+        confirm_applied(&mut state.revocations, node, applied);
         state.last_session += 1;
         let number = state.last_session;
         state.sessions.insert(number, session);
+        drop(state);
+        self.progress.send_replace(());
         Attached { session: number, urgent: urgent_out, deltas: deltas_out, closed }
     }
 
@@ -193,9 +196,7 @@ impl Hub {
         let state = &mut *state;
         if let Some(session) = state.sessions.get_mut(&session) {
             session.applied = session.applied.max(generation);
-            for waiting in state.revocations.values_mut().filter(|one| one.generation <= generation) {
-                waiting.confirmed.entry(session.node).or_insert_with(Instant::now);
-            }
+            confirm_applied(&mut state.revocations, session.node, generation);
         }
         self.progress.send_replace(());
     }
@@ -296,5 +297,12 @@ impl Hub {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that a node which stands at a generation, durably, refuses what was revoked until then.
+fn confirm_applied(revocations: &mut HashMap<u64, Waiting>, node: NodeId, applied: Generation) {
+    for waiting in revocations.values_mut().filter(|one| one.generation <= applied) {
+        waiting.confirmed.entry(node).or_insert_with(Instant::now);
     }
 }

@@ -39,13 +39,16 @@ pub mod team;
 /// A transaction that changes something.
 mod write;
 
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Row as _};
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use wire::id::{Generation, RegistryId};
 use wire::table::Settings;
 
@@ -61,8 +64,13 @@ pub const PAGE_ROWS_MAX: i64 = 1000;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: u32 = 8;
+/// How many snapshots are read at once. Each holds a connection for as long as its data plane takes to receive it; the
+/// rest are for everyone else.
+const SNAPSHOTS_MAX: usize = 4;
 const NAME_BYTES_MAX: usize = 128;
 const TEXT_BYTES_MAX: usize = 512;
+/// The longest prefix of a key that is shown: `sk-lt-` and the public id.
+const PREFIX_BYTES_MAX: usize = 14;
 /// How many of the things that an ambiguous name could mean are told.
 const CHOICES_MAX: usize = 8;
 
@@ -72,6 +80,14 @@ pub enum RegistryError {
     /// The database failed.
     #[error("registry: {0}")]
     Database(#[from] sqlx::Error),
+    /// The file can't be opened or made.
+    #[error("registry {}: {source}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -137,11 +153,15 @@ pub struct Registry {
     id: RegistryId,
     settings: Settings,
     changed: watch::Sender<Generation>,
+    snapshots: Arc<Semaphore>,
 }
 
 impl Registry {
     /// Opens the registry in a file, makes it if it is not there, and brings its tables up to date.
     pub async fn open(file: &Path) -> Result<Self> {
+        // For us alone, whatever the directory's mode: SQLite gives its other files the mode of this one.
+        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(file);
+        made.map_err(|source| RegistryError::File { file: file.to_owned(), source })?;
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -161,7 +181,8 @@ impl Registry {
             .try_into()
             .map_err(|_| RegistryError::Corrupt { what: "request id key" })?;
         let (changed, _) = watch::channel(generation(row.try_get("generation")?));
-        Ok(Self { pool, id, settings: Settings { request_id_key }, changed })
+        let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
+        Ok(Self { pool, id, settings: Settings { request_id_key }, changed, snapshots })
     }
 
     /// Which history of the registry this is.
@@ -278,12 +299,19 @@ fn pick<T>(
     if let Some(at) = found.iter().position(|one| id(one) == wanted) {
         return Ok(found.swap_remove(at));
     }
-    let wanted = wanted.to_owned();
     if found.len() > 1 {
+        let wanted = wanted.to_owned();
         let choices = found.iter().take(CHOICES_MAX).map(|one| format!("{} ({})", id(one), place(one)));
         return Err(RegistryError::Ambiguous { kind, wanted, choices: choices.collect() });
     }
-    found.pop().ok_or(RegistryError::NotFound { kind, wanted })
+    found.pop().ok_or_else(|| not_found(kind, wanted))
+}
+
+/// Whoever pastes a whole key where an id belongs must not find it in an error or a log.
+fn not_found(kind: &'static str, wanted: &str) -> RegistryError {
+    let is_secret = wanted.starts_with("sk-") && wanted.len() > PREFIX_BYTES_MAX;
+    let wanted = if is_secret { "(a secret, not repeated)" } else { wanted };
+    RegistryError::NotFound { kind, wanted: wanted.to_owned() }
 }
 
 fn check_name(field: &'static str, name: &str) -> Result<()> {

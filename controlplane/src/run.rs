@@ -60,6 +60,9 @@ pub enum RunError {
         /// What the system says.
         source: io::Error,
     },
+    /// A part of it ended that should run for as long as the whole; whoever supervises it starts it anew.
+    #[error("{0} ended by itself")]
+    EndedEarly(&'static str),
 }
 
 /// Runs the control plane until it is told to stop.
@@ -88,7 +91,7 @@ pub async fn run(
         .map_err(|source| RunError::AdminListen { address: config.admin_listen, source })?;
 
     let clickhouse_stop = CancellationToken::new();
-    let clickhouse = tokio::spawn(usage::run(config, connection, clickhouse_stop.clone()));
+    let mut clickhouse = tokio::spawn(usage::run(config, connection, clickhouse_stop.clone()));
     let api = Api::new(registry.clone(), hub.clone(), store.clone());
     let mut tasks = JoinSet::new();
     let publish = hub.clone();
@@ -102,7 +105,14 @@ pub async fn run(
     tracing::info!(admin = %admin_address, registry = %registry.id(), "control plane ready");
     ready(admin_address);
 
-    stop.cancelled().await;
+    let ended_early = tokio::select! {
+        () = stop.cancelled() => None,
+        _ = tasks.join_next() => Some("a task of the control plane"),
+        _ = &mut clickhouse => Some("the task that keeps clickhouse"),
+    };
+    // Several can be ready at once; after the order to stop, an end is in order.
+    let ended_early = ended_early.filter(|_| !stop.is_cancelled());
+    stop.cancel();
     tracing::info!("control plane stopping");
     let all = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_WAIT_MAX, all).await.is_err() {
@@ -110,11 +120,13 @@ pub async fn run(
         tasks.shutdown().await;
     }
     clickhouse_stop.cancel();
-    if let Err(error) = clickhouse.await {
+    if !clickhouse.is_finished()
+        && let Err(error) = clickhouse.await
+    {
         tracing::error!(%error, "the task that keeps clickhouse broke off");
     }
     registry.close().await;
-    Ok(())
+    ended_early.map_or(Ok(()), |what| Err(RunError::EndedEarly(what)))
 }
 
 async fn serve_admin(api: Api, listener: TcpListener, stop: CancellationToken) {

@@ -62,7 +62,7 @@ pub(super) async fn organizations(State(api): State<Api>, Params(params): Params
     Ok(list(&api.registry.organizations(&page).await?, show_organization))
 }
 
-pub(super) async fn organization(State(api): State<Api>, axum::extract::Path(id): Named) -> Answer {
+pub(super) async fn organization(State(api): State<Api>, Named(id): Named) -> Answer {
     Ok(Json(show_organization(&api.registry.organization(&id).await?)))
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn create_organization(
 
 pub(super) async fn update_organization(
     State(api): State<Api>,
-    axum::extract::Path(id): Named,
+    Named(id): Named,
     Body(body): Body<OrganizationChange>,
 ) -> Answer {
     let OrganizationChange { name, plan, cost_centre } = body;
@@ -110,7 +110,7 @@ pub(super) async fn teams(State(api): State<Api>, Params(params): Params<ListPar
     Ok(list(&api.registry.teams(params.organization.as_deref(), &page).await?, show_team))
 }
 
-pub(super) async fn team(State(api): State<Api>, axum::extract::Path(id): Named) -> Answer {
+pub(super) async fn team(State(api): State<Api>, Named(id): Named) -> Answer {
     Ok(Json(show_team(&api.registry.team(&id).await?)))
 }
 
@@ -122,7 +122,7 @@ pub(super) async fn create_team(State(api): State<Api>, Body(body): Body<TeamBod
 
 pub(super) async fn update_team(
     State(api): State<Api>,
-    axum::extract::Path(id): Named,
+    Named(id): Named,
     Body(body): Body<TeamChange>,
 ) -> Answer {
     let TeamChange { name, organization, plan, cost_centre } = body;
@@ -158,7 +158,7 @@ pub(super) async fn applications(State(api): State<Api>, Params(params): Params<
     Ok(list(&api.registry.applications(params.team.as_deref(), &page).await?, show_application))
 }
 
-pub(super) async fn application(State(api): State<Api>, axum::extract::Path(id): Named) -> Answer {
+pub(super) async fn application(State(api): State<Api>, Named(id): Named) -> Answer {
     Ok(Json(show_application(&api.registry.application(&id).await?)))
 }
 
@@ -172,7 +172,7 @@ pub(super) async fn create_application(State(api): State<Api>, Body(body): Body<
 
 pub(super) async fn update_application(
     State(api): State<Api>,
-    axum::extract::Path(id): Named,
+    Named(id): Named,
     Body(body): Body<ApplicationChange>,
 ) -> Answer {
     let ApplicationChange { name, team, plan, cost_centre, models } = body;

@@ -2,9 +2,10 @@
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::response::IntoResponse as _;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -20,25 +21,16 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
-        let bytes =
-            Bytes::from_request(request, api).await.map_err(|error| match error.into_response_status() {
+        let bytes = Bytes::from_request(request, api).await.map_err(|error| {
+            match error.into_response().status() {
                 StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge,
                 _ => ApiError::Invalid("the body can't be read".to_owned()),
-            })?;
+            }
+        })?;
         let text = if bytes.is_empty() { b"{}" } else { &bytes[..] };
         let body =
             serde_json::from_slice(text).map_err(|error| ApiError::Invalid(format!("body: {error}")))?;
         Ok(Self(body))
-    }
-}
-
-trait IntoStatus {
-    fn into_response_status(self) -> StatusCode;
-}
-
-impl<T: axum::response::IntoResponse> IntoStatus for T {
-    fn into_response_status(self) -> StatusCode {
-        self.into_response().status()
     }
 }
 
@@ -56,7 +48,18 @@ impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
 }
 
 /// The part of the path that names something.
-pub(super) type Named = axum::extract::Path<String>;
+pub(super) struct Named(pub(super) String);
+
+impl FromRequestParts<Api> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, api).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(ApiError::Invalid("path: percent-encoded UTF-8".to_owned())),
+        }
+    }
+}
 
 /// The parameters of a list.
 #[derive(Debug, Deserialize)]

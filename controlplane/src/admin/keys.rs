@@ -1,7 +1,7 @@
 //! Keys. The secret is in the answer to `POST /keys` and in no other.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ pub(super) async fn list(
     Ok(list_of(&api.registry.keys(application, team, &page).await?, show))
 }
 
-pub(super) async fn one(State(api): State<Api>, Path(id): Named) -> Result<Json<Value>, ApiError> {
+pub(super) async fn one(State(api): State<Api>, Named(id): Named) -> Result<Json<Value>, ApiError> {
     Ok(Json(show(&api.registry.key(&id).await?)))
 }
 
@@ -83,7 +83,7 @@ pub(super) async fn create(
 
 pub(super) async fn update(
     State(api): State<Api>,
-    Path(id): Named,
+    Named(id): Named,
     Body(body): Body<KeyChange>,
 ) -> Result<Json<Value>, ApiError> {
     let end = |field, given: Patch<String>| -> Result<Patch<i64>, ApiError> {
@@ -108,7 +108,7 @@ pub(super) struct NothingBody {}
 /// Revokes a key; the answer is the receipt.
 pub(super) async fn revoke(
     State(api): State<Api>,
-    Path(id): Named,
+    Named(id): Named,
     Body(NothingBody {}): Body<NothingBody>,
 ) -> Result<Json<Value>, ApiError> {
     // On its own task: a client that leaves must not stop a revocation half-way.

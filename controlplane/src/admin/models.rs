@@ -2,7 +2,7 @@
 //! below.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use wire::table::{Dialect, OnDisconnect};
 use super::extract::{Body, ListParams, Named, Params, list as list_of, time};
 use super::{Api, ApiError};
 use crate::config::plain_url;
-use crate::registry::model::{Deployment, Model, ON_DISCONNECT};
+use crate::registry::model::{Deployment, Model, ON_DISCONNECT, on_disconnect_name};
 
 const CONNECT_TIMEOUT_MS: u32 = 5_000;
 const FIRST_BYTE_TIMEOUT_MS: u32 = 600_000;
@@ -28,12 +28,10 @@ fn show(model: &Model) -> Value {
 }
 
 fn show_deployment(one: &Deployment) -> Value {
-    let on_disconnect =
-        ON_DISCONNECT.iter().find(|(value, _)| *value == one.on_disconnect).map(|(_, name)| name);
     json!({
         "name": one.name, "upstream": one.upstream, "upstream_model": one.upstream_model,
         "dialect": one.dialect.name(), "credential": one.credential, "api_version": one.api_version,
-        "weight": one.weight, "on_disconnect": on_disconnect, "replay_safe": one.replay_safe,
+        "weight": one.weight, "on_disconnect": on_disconnect_name(one.on_disconnect), "replay_safe": one.replay_safe,
         "connect_timeout_ms": one.connect_timeout_ms, "first_byte_timeout_ms": one.first_byte_timeout_ms,
         "idle_timeout_ms": one.idle_timeout_ms,
     })
@@ -70,13 +68,13 @@ pub(super) async fn list(
     Ok(list_of(&api.registry.models(&page).await?, show))
 }
 
-pub(super) async fn one(State(api): State<Api>, Path(alias): Named) -> Result<Json<Value>, ApiError> {
+pub(super) async fn one(State(api): State<Api>, Named(alias): Named) -> Result<Json<Value>, ApiError> {
     Ok(Json(show(&api.registry.model(&alias).await?)))
 }
 
 pub(super) async fn set(
     State(api): State<Api>,
-    Path(alias): Named,
+    Named(alias): Named,
     Body(body): Body<ModelBody>,
 ) -> Result<Json<Value>, ApiError> {
     let single = body.deployments.len() == 1;
@@ -90,7 +88,7 @@ pub(super) async fn set(
     Ok(Json(show(&model)))
 }
 
-pub(super) async fn remove(State(api): State<Api>, Path(alias): Named) -> Result<StatusCode, ApiError> {
+pub(super) async fn remove(State(api): State<Api>, Named(alias): Named) -> Result<StatusCode, ApiError> {
     api.registry.remove_model(&alias).await?;
     api.hub.wait_applied(api.registry.generation().await?).await;
     Ok(StatusCode::NO_CONTENT)

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use thiserror::Error;
 
+use crate::clickhouse::ClickHouseError;
 use crate::ingest::store::StoreError;
 use crate::registry::RegistryError;
 
@@ -58,6 +59,9 @@ impl ApiError {
 
     fn detail(&self, status: StatusCode) -> String {
         match self {
+            Self::Store(StoreError::ClickHouse(ClickHouseError::Server { code, .. })) => {
+                format!("clickhouse refused the question with code {code}; the control plane's log says more")
+            }
             Self::Store(_) => "clickhouse does not answer; data planes and keys are not affected".to_owned(),
             _ if status.is_server_error() => "the control plane's log says more".to_owned(),
             _ => self.to_string(),

@@ -215,7 +215,8 @@ async fn organizations_teams_and_applications_are_made_read_changed_and_listed()
     assert_eq!((&team["organization"], &team["organization_id"]), (&json!("acme"), &organization["id"]));
     let application = server.made("/applications", json!({"name": "bot", "team": team["id"]})).await;
     assert_eq!(application["models"], json!(["*"]));
-    for (path, one) in [("organizations", &organization), ("teams", &team), ("applications", &application)] {
+    // From below upwards: a rename shows in what is below.
+    for (path, one) in [("applications", &application), ("teams", &team), ("organizations", &organization)] {
         let (id, name) = (one["id"].as_str().unwrap(), one["name"].as_str().unwrap());
         assert_eq!(&server.get(&format!("/{path}/{id}")).await, one);
         assert_eq!(&server.get(&format!("/{path}/{name}")).await, one);
@@ -243,6 +244,7 @@ async fn what_is_wrong_is_told_as_a_problem() {
     for (method, path, body, status) in [
         ("POST", "/organizations", json!({"name": "demo"}), 409),
         ("POST", "/organizations", json!({}), 400),
+        ("GET", "/organizations/%ff", Value::Null, 400),
         ("POST", "/organizations", json!({"name": "x", "colour": "red"}), 400),
         ("POST", "/organizations", json!({"name": 7}), 400),
         ("POST", "/teams", json!({"name": "x", "organization": "none"}), 404),

@@ -1,7 +1,7 @@
 //! Reports and single events, answered by ClickHouse.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ use crate::clickhouse::usage_query::{Dimension, Interval, UsageQuery};
 const DAY_MS: i64 = 86_400_000;
 /// How many days a report spans that names no beginning.
 const DAYS_DEFAULT: i64 = 30;
+/// 2106-01-01: no event is before 1970 or after this, and ClickHouse's types of time end soon after.
+const END_MS_MAX: i64 = 4_291_747_200_000;
 
 const DIMENSIONS: [(&str, Dimension); 10] = [
     ("organization", Dimension::Organization),
@@ -64,6 +66,7 @@ pub(super) async fn report(
 
 async fn question(api: &Api, params: UsageParams) -> Result<UsageQuery, ApiError> {
     let (from_ms, to_ms) = span(params.from.as_deref(), params.to.as_deref())?;
+    let (from_ms, to_ms) = (from_ms.clamp(0, END_MS_MAX), to_ms.clamp(0, END_MS_MAX));
     let interval = params.interval.as_deref().map(|name| choose("interval", name, &INTERVALS)).transpose()?;
     let group_by = params.group_by.as_deref().unwrap_or_default();
     let group_by = list(group_by).map(|name| choose("group_by", name, &DIMENSIONS));
@@ -125,7 +128,7 @@ fn choose<T: Copy>(field: &str, name: &str, choices: &[(&str, T)]) -> Result<T, 
 }
 
 /// The usage event of the exchange that had an `x-request-id`.
-pub(super) async fn request(State(api): State<Api>, Path(id): Named) -> Result<Json<Value>, ApiError> {
+pub(super) async fn request(State(api): State<Api>, Named(id): Named) -> Result<Json<Value>, ApiError> {
     let (boot, seq) = api
         .request_ids
         .event(&id)

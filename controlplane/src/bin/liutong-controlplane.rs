@@ -1,6 +1,6 @@
 //! The control plane's program: arguments, logs and signals; the rest is `controlplane::run`.
 
-use std::io::Read as _;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +43,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(message) => {
+            // Nothing can be done about a stdout or stderr that is gone.
+            let _ = message.print();
+            return ExitCode::from(if message.use_stderr() { config::EXIT_STATUS } else { 0 });
+        }
+    };
     if let Some(Command::ClickhouseEngine(engine)) = &arguments.command {
         // Before anything starts a thread.
         return engine::serve(engine);
@@ -59,7 +66,8 @@ fn main() -> ExitCode {
         }
     };
     let filter = EnvFilter::try_from_env("LIUTONG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
     match serve(config, arguments.stop_on_stdin_eof) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -109,8 +117,7 @@ fn serve(config: Config, stop_on_stdin_eof: bool) -> anyhow::Result<()> {
 /// On a thread of its own: a read of stdin can't be cancelled.
 fn stop_at_stdin_eof(stop: CancellationToken) {
     std::thread::spawn(move || {
-        let mut sink = [0; 256];
-        while std::io::stdin().read(&mut sink).is_ok_and(|len| len > 0) {}
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         stop.cancel();
     });
 }

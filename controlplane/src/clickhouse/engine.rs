@@ -162,6 +162,7 @@ impl EngineHandle {
             .arg(port.to_string())
             .arg("--library")
             .arg(library)
+            .env_remove(crate::config::BOOTSTRAP_KEY_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

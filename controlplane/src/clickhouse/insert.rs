@@ -190,8 +190,14 @@ impl Client {
             insert.write(row).await?;
         }
         insert.end().await?;
+        // The events are stored by now. Were this taken for a refusal of them, they would be split, and stored again under
+        // other tokens.
+        self.insert_ledger_row(token, &ledger).await.map_err(InsertError::Unacknowledged)
+    }
+
+    async fn insert_ledger_row(&self, token: &str, row: &BatchRow<'_>) -> Result<(), ClickHouseError> {
         let mut insert = self.insert_into::<BatchRow<'_>>("batches", token).await?;
-        insert.write(&ledger).await?;
+        insert.write(row).await?;
         Ok(insert.end().await?)
     }
 

@@ -67,14 +67,6 @@ struct StoredName {
 }
 
 impl Client {
-    /// Says what an id is called from now on.
-    ///
-    /// # Errors
-    /// When the server cannot be reached; to be tried again.
-    pub async fn upsert(&self, kind: NameKind, id: &str, name: &str) -> Result<(), ClickHouseError> {
-        self.insert_names(&[Name { kind, id, name }]).await
-    }
-
     /// Brings the table up to the registry's names, writing only what differs; returns how many did.
     ///
     /// # Errors

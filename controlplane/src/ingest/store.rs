@@ -87,8 +87,9 @@ impl UsageStore {
         token: &str,
         rows: &[Row],
     ) -> Result<(), StoreError> {
+        let client = self.connection()?.client;
         let rows: Vec<UsageRow<'_>> = rows.iter().map(|row| usage_row(batch, row)).collect();
-        self.connection()?.client.insert_batch(token, &rows).await.map_err(|error| match error {
+        client.insert_batch(token, &rows).await.map_err(|error| match error {
             InsertError::Refused(_) | InsertError::Malformed(_) => StoreError::Refused(error),
             InsertError::Unacknowledged(_) => StoreError::Unacknowledged(error),
         })

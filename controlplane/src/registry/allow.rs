@@ -10,6 +10,8 @@ use wire::table::Allow;
 use super::{Conn, Db, RegistryError, Result};
 
 const ALL: &str = "*";
+/// The most aliases in one list: a frame must hold `PART_CHANGES` keys with such lists.
+pub(super) const MODELS_MAX: usize = 400;
 
 /// Turns names into what is kept.
 pub(super) async fn store(conn: &mut Conn, models: &[String]) -> Result<String> {
@@ -19,6 +21,10 @@ pub(super) async fn store(conn: &mut Conn, models: &[String]) -> Result<String> 
             return Err(RegistryError::Invalid { field: "models", message });
         }
         return Ok(ALL.to_owned());
+    }
+    if models.len() > MODELS_MAX {
+        let message = format!("at most {MODELS_MAX} aliases, or \"*\" for all");
+        return Err(RegistryError::Invalid { field: "models", message });
     }
     let mut ids = Vec::with_capacity(models.len());
     for name in models {

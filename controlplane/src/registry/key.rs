@@ -15,7 +15,7 @@ use super::attribution::{self, Due};
 use super::write::{Kind, Write};
 use super::{
     Conn, Db, Listed, Page, Patch, Registry, RegistryError, Result, Row, allow, application, check_text,
-    now_ms, optional_text, pick, statement, team,
+    not_found, now_ms, optional_text, pick, statement, team,
 };
 use crate::keys::{self, Secret};
 
@@ -190,9 +190,7 @@ async fn find(conn: &mut Conn, wanted: &str) -> Result<Key> {
             return pick("key", wanted, found, |one: &Key| &one.id, place);
         }
     }
-    // Whoever pastes a whole key where its id belongs must not find it in an error or a log.
-    let shown = if wanted.len() > 32 { "(too long for an id)" } else { wanted };
-    Err(RegistryError::NotFound { kind: "key", wanted: shown.to_owned() })
+    Err(not_found("key", wanted))
 }
 
 impl Registry {

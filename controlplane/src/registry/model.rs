@@ -8,11 +8,12 @@ use wire::table::{Dialect, OnDisconnect};
 
 use super::write::{Kind, Write};
 use super::{
-    Conn, Db, Listed, Page, Registry, RegistryError, Result, Row, check_name, check_text, statement, taken,
+    Conn, Db, Listed, Page, Registry, RegistryError, Result, Row, check_name, check_text, not_found,
+    statement, taken,
 };
 
 /// The most deployments that one alias has.
-const DEPLOYMENTS_MAX: usize = 256;
+pub(super) const DEPLOYMENTS_MAX: usize = 256;
 const WEIGHT_MAX: u32 = 1_000_000;
 
 /// What serves an alias.
@@ -64,8 +65,13 @@ pub(super) const DEPLOYMENTS: &str = "SELECT id, alias, name, base_url, upstream
 pub const ON_DISCONNECT: [(OnDisconnect, &str); 2] =
     [(OnDisconnect::Cancel, "cancel"), (OnDisconnect::Drain, "drain")];
 
-fn on_disconnect_name(value: OnDisconnect) -> &'static str {
-    if value == OnDisconnect::Drain { "drain" } else { "cancel" }
+/// The word for what a client's leaving does.
+#[must_use]
+pub fn on_disconnect_name(value: OnDisconnect) -> &'static str {
+    match value {
+        OnDisconnect::Cancel => "cancel",
+        OnDisconnect::Drain => "drain",
+    }
 }
 
 pub(super) fn read_deployment(row: &Row) -> Result<Deployment> {
@@ -108,7 +114,7 @@ async fn find_alias(conn: &mut Conn, alias: &str) -> Result<Option<Row>> {
 }
 
 fn unknown(alias: &str) -> RegistryError {
-    RegistryError::NotFound { kind: "model", wanted: alias.to_owned() }
+    not_found("model", alias)
 }
 
 impl Registry {
@@ -277,11 +283,15 @@ fn check_deployments(deployments: &[Deployment]) -> Result<()> {
         }
         check_text("deployments.upstream", &deployment.upstream)?;
         check_text("deployments.upstream_model", &deployment.upstream_model)?;
-        check_text("deployments.credential", &deployment.credential)?;
+        check_name_or_none("deployments.credential", &deployment.credential)?;
         check_text("deployments.api_version", &deployment.api_version)?;
         if !(1..=WEIGHT_MAX).contains(&deployment.weight) {
             return invalid("deployments.weight", format!("1 to {WEIGHT_MAX}"));
         }
     }
     Ok(())
+}
+
+fn check_name_or_none(field: &'static str, name: &str) -> Result<()> {
+    if name.is_empty() { Ok(()) } else { check_name(field, name) }
 }

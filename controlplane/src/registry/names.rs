@@ -4,7 +4,7 @@ use sqlx::Row as _;
 use wire::id::Generation;
 
 use super::write::Kind;
-use super::{Db, Registry, RegistryError, Result, generation, number, stored};
+use super::{Db, Registry, RegistryError, Result, generation, stored};
 
 /// How many generations one read covers.
 const GENERATIONS_MAX: i64 = 10_000;
@@ -18,8 +18,6 @@ pub struct Name {
     pub id: String,
     /// What it is called; a key without a description is called by its prefix.
     pub name: String,
-    /// The generation of its last change: a higher one replaces a lower one.
-    pub version: u64,
 }
 
 impl Registry {
@@ -39,8 +37,7 @@ impl Registry {
         .await?;
         let (mut to, mut names) = (from, Vec::new());
         for change in changes {
-            let version = change.try_get("generation")?;
-            to = to.max(generation(version));
+            to = to.max(generation(change.try_get("generation")?));
             let kind = Kind::parse(change.try_get("kind")?)
                 .ok_or(RegistryError::Corrupt { what: "kind of a change" })?;
             let Some(statement) = statement_of(kind) else { continue };
@@ -48,12 +45,7 @@ impl Registry {
                 .bind(change.try_get::<i64, _>("entity")?)
                 .fetch_one(&mut *tx)
                 .await?;
-            names.push(Name {
-                kind: kind.name(),
-                id: row.try_get("public_id")?,
-                name: row.try_get("name")?,
-                version: number(version),
-            });
+            names.push(Name { kind: kind.name(), id: row.try_get("public_id")?, name: row.try_get("name")? });
         }
         tx.commit().await?;
         Ok((to, names))

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use sqlx::Row as _;
+use tokio::sync::OwnedSemaphorePermit;
 use wire::frame::PART_CHANGES;
 use wire::id::{AliasId, ApplicationId, AttributionId, DeploymentId, Generation, KeyId};
 use wire::table::{self, Change};
@@ -45,6 +46,7 @@ pub enum Since {
 /// The whole tables, read in parts.
 pub struct Snapshot {
     tx: Tx,
+    _one_of_max: OwnedSemaphorePermit,
     generation: Generation,
     settings: Option<Change>,
     stage: usize,
@@ -65,13 +67,14 @@ const KEYS: &str =
     "SELECT id, application, attribution, digest, status, allow, retiring_until_ms, expires_ms FROM keys";
 
 impl Registry {
-    /// Begins to read the whole tables.
+    /// Begins to read the whole tables, once not too many others do.
     pub async fn snapshot(&self) -> Result<Snapshot> {
+        let permit = self.snapshots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let mut tx = self.pool.begin().await?;
         // The first read fixes what the transaction sees.
         let generation = generation_of(&mut tx).await?;
         let settings = Some(Change::Settings(self.settings.clone()));
-        Ok(Snapshot { tx, generation, settings, stage: 0, after: 0 })
+        Ok(Snapshot { tx, _one_of_max: permit, generation, settings, stage: 0, after: 0 })
     }
 
     /// What changed after a generation: of at most `PART_CHANGES` generations.
@@ -81,7 +84,8 @@ impl Registry {
         if from == now {
             return Ok(Since::Current);
         }
-        if from > now || now.0 - from.0 > BEHIND_MAX {
+        // Nothing stands at generation 0: the settings, which no delta has, came with the first.
+        if from == Generation(0) || from > now || now.0 - from.0 > BEHIND_MAX {
             return Ok(Since::Unknown);
         }
         let rows = sqlx::query::<Db>(
@@ -182,7 +186,8 @@ fn key_change(row: &Row, id: i64) -> Result<Change> {
         id: KeyId(number(id)),
         application: ApplicationId(number(row.try_get("application")?)),
         attribution: AttributionId(number(row.try_get("attribution")?)),
-        not_after_ms: ends.into_iter().flatten().min().map_or(0, number),
+        // 0 is no end at all: an end before 1970 must not become that.
+        not_after_ms: ends.into_iter().flatten().min().map_or(0, |end| number(end).max(1)),
         allow,
     }))
 }

@@ -1,4 +1,9 @@
-//! The registry on a temporary database: generations, names, attributions, numbers, revocation.
+//! The registry on a temporary database: generations, names, numbers; keys and tables in files of their own.
+
+/// Keys: billing, what they may use, their ends.
+mod key;
+/// Snapshots and deltas.
+mod tables;
 
 use wire::id::{AliasId, Generation};
 use wire::table::{Allow, Change, Dialect, OnDisconnect};
@@ -97,16 +102,6 @@ async fn snapshot(registry: &Registry) -> Vec<Change> {
     all
 }
 
-async fn attribution_of(registry: &Registry, key: &str) -> wire::id::AttributionId {
-    let prefix = registry.key(key).await.unwrap().id;
-    let row = sqlx::query::<Db>("SELECT attribution FROM keys WHERE public_id = $1")
-        .bind(prefix)
-        .fetch_one(&registry.pool)
-        .await
-        .unwrap();
-    wire::id::AttributionId(number(row.get("attribution")))
-}
-
 #[tokio::test]
 async fn every_change_takes_a_generation_and_leaves_a_row() {
     let registry = demo().await;
@@ -199,60 +194,6 @@ async fn an_id_wins_over_a_name_that_looks_like_it() {
 }
 
 #[tokio::test]
-async fn a_pasted_key_is_not_repeated_in_the_error() {
-    let registry = demo().await;
-    let (_, secret, _) = registry.create_key(new_key()).await.unwrap();
-    let error = registry.key(secret.reveal()).await.unwrap_err();
-    assert!(!error.to_string().contains(&secret.reveal()[15..]));
-}
-
-#[tokio::test]
-async fn a_move_makes_a_new_attribution_and_leaves_the_old_one() {
-    let registry = demo().await;
-    registry.create_key(NewKey { description: "ci".into(), ..new_key() }).await.unwrap();
-    let first = attribution_of(&registry, "ci").await;
-    let before = registry.attribution(first).await.unwrap().unwrap();
-    let mut seen = vec![first];
-    let set = |text: &str| Some(Some(text.to_owned()));
-    team(&registry, "demo", "other").await;
-    registry
-        .update_organization("demo", OrganizationPatch { plan: set("bronze"), ..Default::default() })
-        .await
-        .unwrap();
-    seen.push(attribution_of(&registry, "ci").await);
-    registry.update_team("demo", TeamPatch { plan: set("silver"), ..Default::default() }).await.unwrap();
-    seen.push(attribution_of(&registry, "ci").await);
-    registry
-        .update_application("demo", ApplicationPatch { cost_centre: set("4711"), ..Default::default() })
-        .await
-        .unwrap();
-    seen.push(attribution_of(&registry, "ci").await);
-    registry.update_key("ci", KeyPatch { plan: set("gold"), ..Default::default() }).await.unwrap();
-    seen.push(attribution_of(&registry, "ci").await);
-    let to_other = ApplicationPatch { team: Some("other".into()), ..Default::default() };
-    registry.update_application("demo", to_other).await.unwrap();
-    let last = attribution_of(&registry, "ci").await;
-    seen.push(last);
-    seen.sort_unstable();
-    seen.dedup();
-    assert_eq!(seen.len(), 6, "each change of who is billed makes a row");
-    assert_eq!(registry.attribution(first).await.unwrap().unwrap(), before);
-    let last = registry.attribution(last).await.unwrap().unwrap();
-    assert_eq!((last.plan.as_str(), last.cost_centre.as_str()), ("gold", "4711"));
-    assert_eq!(last.team_id, registry.team("other").await.unwrap().id);
-}
-
-#[tokio::test]
-async fn a_change_that_does_not_touch_billing_keeps_the_attribution() {
-    let registry = demo().await;
-    registry.create_key(NewKey { description: "ci".into(), ..new_key() }).await.unwrap();
-    let first = attribution_of(&registry, "ci").await;
-    registry.update_team("demo", TeamPatch { name: Some("t2".into()), ..Default::default() }).await.unwrap();
-    registry.update_key("ci", KeyPatch { models: Some(Some(vec![])), ..Default::default() }).await.unwrap();
-    assert_eq!(attribution_of(&registry, "ci").await, first);
-}
-
-#[tokio::test]
 async fn numbers_of_removed_aliases_and_deployments_are_never_given_again() {
     let registry = demo().await;
     let mut seen = Vec::new();
@@ -296,142 +237,6 @@ async fn a_deployment_that_keeps_its_name_keeps_its_number() {
 }
 
 #[tokio::test]
-async fn a_key_that_may_use_an_alias_may_not_use_a_later_one_of_that_name() {
-    let registry = demo().await;
-    registry.set_model("m", &[deployment("d")]).await.unwrap();
-    let new = NewKey { description: "ci".into(), models: Some(vec!["m".into()]), ..new_key() };
-    assert_eq!(registry.create_key(new).await.unwrap().0.models, Some(vec!["m".to_owned()]));
-    registry.remove_model("m").await.unwrap();
-    registry.set_model("m", &[deployment("d")]).await.unwrap();
-    assert_eq!(registry.key("ci").await.unwrap().models, Some(vec![]));
-}
-
-#[tokio::test]
-async fn lists_of_models_reach_data_planes_as_they_were_meant() {
-    let registry = demo().await;
-    registry.set_model("m", &[deployment("d")]).await.unwrap();
-    for (models, allow) in [
-        (None, None),
-        (Some(vec![]), Some(Allow::Nothing)),
-        (Some(vec!["*".to_owned()]), Some(Allow::All)),
-        (Some(vec!["m".to_owned()]), Some(Allow::Only(vec![AliasId(1)]))),
-    ] {
-        let from = registry.generation().await.unwrap();
-        let key = registry.create_key(NewKey { models: models.clone(), ..new_key() }).await.unwrap().0;
-        assert_eq!(key.models, models);
-        let changes = changes_since(&registry, from).await;
-        let [Change::Key(key)] = &changes[..] else { panic!("{changes:?}") };
-        assert_eq!(key.allow, allow);
-    }
-    let unknown = NewKey { models: Some(vec!["x".into()]), ..new_key() };
-    assert!(matches!(
-        registry.create_key(unknown).await,
-        Err(RegistryError::Invalid { field: "models", .. })
-    ));
-}
-
-#[tokio::test]
-async fn a_revoked_key_stays_revoked() {
-    let registry = demo().await;
-    let (key, secret, _) = registry.create_key(new_key()).await.unwrap();
-    let wanted = [key.id.clone()];
-    let revoked = registry.revoke_keys(&wanted).await.unwrap();
-    assert_eq!(revoked.keys[0].status, KeyStatus::Revoked);
-    assert_eq!(revoked.digests, [secret.digest()]);
-    let again = registry.revoke_keys(&wanted).await.unwrap();
-    assert_eq!((again.generation, &again.digests), (revoked.generation, &revoked.digests));
-    assert_eq!(again.keys[0].revoked_ms, revoked.keys[0].revoked_ms);
-    let patch = KeyPatch { expires_ms: Some(None), ..KeyPatch::default() };
-    assert!(matches!(registry.update_key(&key.id, patch).await, Err(RegistryError::Conflict(_))));
-    let team = TeamPatch { plan: Some(Some("gold".into())), ..TeamPatch::default() };
-    registry.update_team("demo", team).await.unwrap();
-    assert!(snapshot(&registry).await.contains(&Change::NoKey(secret.digest())));
-    assert!(!snapshot(&registry).await.iter().any(|change| matches!(change, Change::Key(_))));
-}
-
-#[tokio::test]
-async fn one_unknown_key_among_several_revokes_none() {
-    let registry = demo().await;
-    let key = registry.create_key(new_key()).await.unwrap().0.id;
-    assert!(registry.revoke_keys(&[key.clone(), "key_nothing".into()]).await.is_err());
-    assert_eq!(registry.key(&key).await.unwrap().status, KeyStatus::Active);
-}
-
-#[tokio::test]
-async fn the_earlier_of_retirement_and_expiry_reaches_data_planes() {
-    let registry = demo().await;
-    let (soon, late) = (now_ms() + 1_000_000, now_ms() + 2_000_000);
-    let key = registry.create_key(NewKey { expires_ms: Some(late), ..new_key() }).await.unwrap().0;
-    let from = registry.generation().await.unwrap();
-    let patch = KeyPatch { retiring_until_ms: Some(Some(soon)), ..KeyPatch::default() };
-    assert_eq!(registry.update_key(&key.id, patch).await.unwrap().status, KeyStatus::Retiring);
-    let changes = changes_since(&registry, from).await;
-    let [Change::Key(key)] = &changes[..] else { panic!("{changes:?}") };
-    assert_eq!(key.not_after_ms, number(soon));
-    let past = NewKey { expires_ms: Some(1), ..new_key() };
-    assert!(matches!(registry.create_key(past).await, Err(RegistryError::Invalid { .. })));
-}
-
-#[tokio::test]
-async fn a_snapshot_does_not_see_what_is_committed_while_it_is_read() {
-    let registry = demo().await;
-    let mut reading = registry.snapshot().await.unwrap();
-    let held = reading.generation();
-    registry.create_key(new_key()).await.unwrap();
-    let mut all = Vec::new();
-    while let Some(part) = reading.next_part().await.unwrap() {
-        all.extend(part);
-    }
-    assert!(matches!(all[0], Change::Settings(_)));
-    assert!(!all.iter().any(|change| matches!(change, Change::Key(_))));
-    assert!(matches!(&changes_since(&registry, held).await[..], [Change::Key(_)]));
-}
-
-#[tokio::test]
-async fn a_snapshot_of_many_keys_comes_in_parts_and_misses_none() {
-    let registry = demo().await;
-    let attribution = {
-        registry.create_key(new_key()).await.unwrap();
-        1i64
-    };
-    let mut write = registry.write().await.unwrap();
-    for n in 0..9000i64 {
-        let id = write.next_id("key").await.unwrap();
-        sqlx::query::<Db>(
-            "INSERT INTO keys (id, public_id, application, attribution, prefix, digest, description, status, created_ms)
-             VALUES ($1, $2, 1, $3, '', $4, '', 'active', 0)",
-        )
-        .bind(id)
-        .bind(format!("key_{n}"))
-        .bind(attribution)
-        .bind(&keys::digest(&n.to_le_bytes()).0[..])
-        .execute(write.conn())
-        .await
-        .unwrap();
-    }
-    write.commit().await.unwrap();
-    let mut reading = registry.snapshot().await.unwrap();
-    let (mut parts, mut ids) = (0, std::collections::HashSet::new());
-    while let Some(part) = reading.next_part().await.unwrap() {
-        assert!(part.len() <= wire::frame::PART_CHANGES);
-        parts += 1;
-        ids.extend(part.iter().filter_map(|change| match change {
-            Change::Key(key) => Some(key.id.0),
-            _ => None,
-        }));
-    }
-    assert_eq!((parts, ids.len()), (3, 9001));
-}
-
-#[tokio::test]
-async fn a_generation_that_the_registry_has_not_reached_calls_for_a_snapshot() {
-    let registry = demo().await;
-    let now = registry.generation().await.unwrap();
-    assert!(matches!(registry.since(now).await.unwrap(), Since::Current));
-    assert!(matches!(registry.since(Generation(now.0 + 1)).await.unwrap(), Since::Unknown));
-}
-
-#[tokio::test]
 async fn a_registry_opened_again_is_the_same() {
     let registry = demo().await;
     let (id, settings) = (registry.id(), registry.settings().clone());
@@ -441,6 +246,16 @@ async fn a_registry_opened_again_is_the_same() {
     assert_eq!((again.id(), again.settings()), (id, &settings));
     assert_eq!(again.generation().await.unwrap(), generation);
     assert_ne!(id, empty().await.id());
+}
+
+#[tokio::test]
+async fn its_files_are_for_their_owner_alone() {
+    let registry = demo().await;
+    let mut modes = Vec::new();
+    for entry in std::fs::read_dir(registry.dir.path()).unwrap() {
+        modes.push(std::os::unix::fs::MetadataExt::mode(&entry.unwrap().metadata().unwrap()) & 0o777);
+    }
+    assert_eq!(modes, [0o600; 3], "the database, its log and its index");
 }
 
 #[tokio::test]
@@ -481,7 +296,7 @@ async fn names_follow_every_rename() {
     registry.update_team("demo", TeamPatch { name: Some("t2".into()), ..Default::default() }).await.unwrap();
     let (to, names) = registry.names_since(to).await.unwrap();
     assert_eq!(names.len(), 1);
-    assert_eq!((names[0].name.as_str(), names[0].version), ("t2", to.0));
+    assert_eq!(names[0].name, "t2");
     assert_eq!(registry.names_since(to).await.unwrap(), (to, vec![]));
 }
 

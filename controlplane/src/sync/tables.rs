@@ -15,7 +15,7 @@ use wire::table::Change;
 use super::SessionError;
 use super::framed::{FrameReader, FrameWriter, Framed};
 use crate::publish::{Attached, Hub};
-use crate::registry::tables::Since;
+use crate::registry::tables::{Delta, Since, Snapshot};
 
 /// How often a data plane is asked whether it is there.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ impl Sender<'_> {
     }
 
     /// Sends a queued delta, less what the data plane got by other ways.
-    async fn delta(&mut self, delta: &crate::registry::tables::Delta) -> Result<(), SessionError> {
+    async fn delta(&mut self, delta: &Delta) -> Result<(), SessionError> {
         match self.held {
             Some(held) if delta.to <= held => Ok(()),
             Some(held) if delta.from <= held => {
@@ -122,7 +122,7 @@ impl Sender<'_> {
     }
 
     async fn snapshot(&mut self) -> Result<(), SessionError> {
-        let mut snapshot = self.hub.registry().snapshot().await?;
+        let mut snapshot = self.begin_snapshot().await?;
         let (registry, generation) = (self.hub.registry().id(), snapshot.generation());
         self.writer.write(&Frame::SnapshotBegin { registry, generation }).await?;
         let (mut changes, mut revoked) = (0u64, Vec::new());
@@ -140,6 +140,18 @@ impl Sender<'_> {
         self.writer.write(&Frame::SnapshotEnd { generation, changes }).await?;
         self.held = Some(generation);
         Ok(())
+    }
+
+    /// Waits for its turn to read a snapshot, and sends what is urgent meanwhile: the data plane may serve by older tables.
+    async fn begin_snapshot(&mut self) -> Result<Snapshot, SessionError> {
+        let begun = self.hub.registry().snapshot();
+        tokio::pin!(begun);
+        loop {
+            tokio::select! {
+                snapshot = &mut begun => return Ok(snapshot?),
+                Some(frame) = self.attached.urgent.recv() => self.writer.write(&frame).await?,
+            }
+        }
     }
 
     /// Sends what goes ahead of everything else; returns the keys that it revokes.
