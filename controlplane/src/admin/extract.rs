@@ -28,6 +28,10 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
             }
         })?;
         let text = if bytes.is_empty() { b"{}" } else { &bytes[..] };
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            // An array would be taken by position.
+            return Err(ApiError::Invalid("body: a JSON object".to_owned()));
+        }
         let body =
             serde_json::from_slice(text).map_err(|error| ApiError::Invalid(format!("body: {error}")))?;
         Ok(Self(body))
