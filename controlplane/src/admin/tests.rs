@@ -152,6 +152,15 @@ async fn every_route_is_closed_without_an_administrators_credential() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_no_object_is_refused() {
+    let server = server().await;
+    for body in [json!(["acme", null, null]), json!("acme"), json!(1)] {
+        let (status, _) = server.call("POST", "/organizations", body.clone()).await;
+        assert_eq!(status, 400, "{body}");
+    }
+}
+
+#[tokio::test]
 async fn every_route_answers_the_owner() {
     let server = server().await;
     server.demo().await;
