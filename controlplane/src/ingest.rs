@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //!
-//!   * one batch = one insert = one token, `spool_id:batch_seq`; only a refusal by ClickHouse splits it, in halves
-//!     whose tokens are derived from it
+//!   * one batch = one insert = one token, `spool_id:batch_seq`; only a refusal by ClickHouse splits it, in
+//!     halves whose tokens are derived from it
 //!   * the rows of a batch are the same whenever it is sent: what its numbers stand for never changes
 
 /// Name tables in ClickHouse follow the registry.

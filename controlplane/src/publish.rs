@@ -9,7 +9,8 @@
 //!
 //!   * a session's deltas are contiguous from `published` at its attachment on
 //!   * a node has at most one session; a newer one replaces it
-//!   * a node stands in a receipt as confirmed only once it said so itself: for the revocation, or its generation
+//!   * a node stands in a receipt as confirmed only once it said so itself: for the revocation, or for its
+//!     generation
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -64,8 +64,8 @@ pub const PAGE_ROWS_MAX: i64 = 1000;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS_MAX: u32 = 8;
-/// How many snapshots are read at once. Each holds a connection for as long as its data plane takes to receive it; the
-/// rest are for everyone else.
+/// How many snapshots are read at once. Each holds a connection for as long as its data plane takes to
+/// receive it; the rest are for everyone else.
 const SNAPSHOTS_MAX: usize = 4;
 const NAME_BYTES_MAX: usize = 128;
 const TEXT_BYTES_MAX: usize = 512;

@@ -31,7 +31,8 @@ fn show_deployment(one: &Deployment) -> Value {
     json!({
         "name": one.name, "upstream": one.upstream, "upstream_model": one.upstream_model,
         "dialect": one.dialect.name(), "credential": one.credential, "api_version": one.api_version,
-        "weight": one.weight, "on_disconnect": on_disconnect_name(one.on_disconnect), "replay_safe": one.replay_safe,
+        "weight": one.weight, "on_disconnect": on_disconnect_name(one.on_disconnect),
+        "replay_safe": one.replay_safe,
         "connect_timeout_ms": one.connect_timeout_ms, "first_byte_timeout_ms": one.first_byte_timeout_ms,
         "idle_timeout_ms": one.idle_timeout_ms,
     })

@@ -7,7 +7,8 @@
 //!
 //! The data, configuration and passwords are in one directory:
 //!
-//!   `config.xml`, `users.xml` (written at each start), `passwords.json` (kept), `data/`, `lock`, `engine.log`
+//!   `config.xml`, `users.xml` (written at each start), `passwords.json` (kept), `data/`, `lock`,
+//!   `engine.log`
 //!
 //! Invariants:
 //!

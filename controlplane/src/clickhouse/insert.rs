@@ -190,8 +190,8 @@ impl Client {
             insert.write(row).await?;
         }
         insert.end().await?;
-        // The events are stored by now. Were this taken for a refusal of them, they would be split, and stored again under
-        // other tokens.
+        // The events are stored by now. Were this taken for a refusal of them, they would be split, and
+        // stored again under other tokens.
         self.insert_ledger_row(token, &ledger).await.map_err(InsertError::Unacknowledged)
     }
 

@@ -142,7 +142,8 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// Waits for its turn to read a snapshot, and sends what is urgent meanwhile: the data plane may serve by older tables.
+    /// Waits for its turn to read a snapshot, and sends what is urgent meanwhile: the data plane may serve by
+    /// older tables.
     async fn begin_snapshot(&mut self) -> Result<Snapshot, SessionError> {
         let begun = self.hub.registry().snapshot();
         tokio::pin!(begun);
