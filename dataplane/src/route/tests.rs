@@ -93,6 +93,7 @@ fn one_that_failed_rests_and_is_tried_again_where_there_is_no_other() {
     let last = balance.choose(&upstreams, &[DeploymentId(1)], 1000).unwrap();
     assert_eq!(last.upstream.spec.id, DeploymentId(0));
     last.answered();
+    drop(last);
     assert!(shares(&balance, &upstreams, 1000)[0] > 1000);
     assert!(balance.choose(&upstreams, &[DeploymentId(0), DeploymentId(1)], 1000).is_none());
 }

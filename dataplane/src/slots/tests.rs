@@ -95,10 +95,12 @@ fn a_dead_process_leaves_settled_slots_as_they_are_and_open_ones_as_cut() {
         latency_ms: 500,
         status: 200,
         ttft_ms: 20,
-        usage_source: UsageSource::Final,
+        usage_source: UsageSource::None,
         ..began(0)
     };
     streaming.write(&half);
+    let told = pools[1].open(&began(6000)).unwrap();
+    told.write(&UsageEvent { usage_source: UsageSource::Final, ..half });
 
     assert!(leftovers(dir.path(), NODE, |_| false).unwrap().is_empty(), "a living process is left alone");
     assert!(leftovers(dir.path(), NodeId(6), |_| true).unwrap().is_empty(), "so is another node");
@@ -120,12 +122,20 @@ fn a_dead_process_leaves_settled_slots_as_they_are_and_open_ones_as_cut() {
             usage_source: UsageSource::Partial,
             ..half
         },
+        UsageEvent {
+            boot: BOOT,
+            seq: EventSeq::admitted(1, 3),
+            ts_ms: 9000,
+            latency_ms: 3000,
+            usage_source: UsageSource::Final,
+            ..half
+        },
     ];
     for event in expected {
         assert!(left.events.contains(&event), "{event:?} in {:?}", left.events);
     }
-    assert_eq!((left.events.len(), left.unreadable), (3, 0));
-    drop((silent, streaming));
+    assert_eq!((left.events.len(), left.unreadable), (4, 0));
+    drop((silent, streaming, told));
 }
 
 #[test]
