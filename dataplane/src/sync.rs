@@ -135,6 +135,8 @@ impl Sync {
             }
             Frame::SnapshotBegin { registry, generation } => {
                 let mut file = self.store.begin()?;
+                // First of all what must hold also where the rest of the file is damaged.
+                file.add(&self.tombstones())?;
                 file.add(&frame)?;
                 self.incoming = Some((Incoming::new(registry, generation), file));
                 Ok(None)
@@ -167,13 +169,17 @@ impl Sync {
     ) -> Result<(), SessionError> {
         self.writer.replace(incoming);
         file.add(end)?;
-        let digests = self.writer.tombstones().collect();
-        file.add(&Frame::Revoke { revocation: 0, digests })?;
+        // Once more: keys may have been revoked while the snapshot came.
+        file.add(&self.tombstones())?;
         self.store.finish(file)?;
         self.whole_wanted = false;
         let (_, generation) = self.writer.position();
         log::log(&Entry::Synced { generation, keys: self.tables.key_count() });
         Ok(())
+    }
+
+    fn tombstones(&self) -> Frame {
+        Frame::Revoke { revocation: 0, digests: self.writer.tombstones().collect() }
     }
 
     fn applied(&self) -> Frame {

@@ -1,8 +1,10 @@
 //! The copy of the tables on disk, from which a data plane starts while the control plane is away.
 //!
 //! ```text
-//! tables/snapshot   SnapshotBegin SnapshotPart.. SnapshotEnd Revoke{tombstones}       replaced by rename
-//! tables/changes    Delta and Revoke frames, in the order in which they were applied appended, then fdatasync
+//! tables/snapshot   Revoke{tombstones} SnapshotBegin SnapshotPart.. SnapshotEnd Revoke{tombstones}
+//!                   replaced by rename
+//! tables/changes    Delta and Revoke frames, in the order in which they were applied
+//!                   appended, then fdatasync
 //! ```
 //!
 //! Frames carry their own checksums. What is torn at the end of `changes` was never acknowledged, and is cut
