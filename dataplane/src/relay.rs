@@ -13,7 +13,7 @@
 //!
 //!   * the exchange is settled before the bytes that complete the answer are submitted
 //!   * an answer that broke off never ends as a whole one would
-//!   * the connection goes back to the pool only after an answer that was read to its end, with nothing behind
+//!   * the connection goes back to the pool only after an answer read to its end, with nothing behind it
 
 use std::ops::Range;
 use std::rc::Rc;

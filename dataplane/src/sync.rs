@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use wire::frame::{Frame, Hello, Role};
+use wire::frame::{Frame, Hello, PART_CHANGES, Role};
 use wire::id::{BootId, Generation, NodeId, RegistryId};
 
 use crate::link::{Address, Link, LinkError};
@@ -136,7 +136,7 @@ impl Sync {
             Frame::SnapshotBegin { registry, generation } => {
                 let mut file = self.store.begin()?;
                 // First of all what must hold also where the rest of the file is damaged.
-                file.add(&self.tombstones())?;
+                self.add_tombstones(&mut file)?;
                 file.add(&frame)?;
                 self.incoming = Some((Incoming::new(registry, generation), file));
                 Ok(None)
@@ -170,7 +170,7 @@ impl Sync {
         self.writer.replace(incoming);
         file.add(end)?;
         // Once more: keys may have been revoked while the snapshot came.
-        file.add(&self.tombstones())?;
+        self.add_tombstones(&mut file)?;
         self.store.finish(file)?;
         self.whole_wanted = false;
         let (_, generation) = self.writer.position();
@@ -178,8 +178,12 @@ impl Sync {
         Ok(())
     }
 
-    fn tombstones(&self) -> Frame {
-        Frame::Revoke { revocation: 0, digests: self.writer.tombstones().collect() }
+    /// In frames of a bounded length, however many there are.
+    fn add_tombstones(&self, file: &mut SnapshotFile) -> io::Result<()> {
+        let digests: Vec<_> = self.writer.tombstones().collect();
+        digests
+            .chunks(PART_CHANGES)
+            .try_for_each(|part| file.add(&Frame::Revoke { revocation: 0, digests: part.to_vec() }))
     }
 
     fn applied(&self) -> Frame {

@@ -6,7 +6,7 @@
 //! Invariants:
 //!
 //!   * a writer changes the tables first, then `revision`, and only then confirms the change to anyone
-//!   * a reader loads `revision` before it looks anything up, and what it found is good for that revision only
+//!   * a reader loads `revision` before it looks anything up; what it found is good for that revision only
 //!   * a revoked key is in no table, and no later change brings it back
 
 use std::collections::HashMap;
