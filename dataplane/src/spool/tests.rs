@@ -1,5 +1,6 @@
 //! The whole pipeline in temporary directories, against a control plane that is a thread with a real Unix
 //! listener.
+#![allow(clippy::disallowed_types, reason = "no worker runs here")]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
