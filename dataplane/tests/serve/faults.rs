@@ -299,9 +299,9 @@ fn where_the_policy_is_drain_the_rest_is_read_for_its_usage() {
         stream.write_all((STREAM_HEAD.to_owned() + &chunk(EVENT)).as_bytes()).unwrap();
         gate.lock().unwrap().recv().unwrap();
         let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
-        for event in [EVENT, EVENT, EVENT, usage, "data: [DONE]\n\n"] {
+        for event in [EVENT; 20].into_iter().chain([usage, "data: [DONE]\n\n"]) {
             stream.write_all(chunk(event).as_bytes()).unwrap();
-            // Apart, so that the first one finds out that the client is gone.
+            // Apart, and many: one of the first finds out that the client is gone.
             std::thread::sleep(Duration::from_millis(20));
         }
         stream.write_all(b"0\r\n\r\n").is_ok()
