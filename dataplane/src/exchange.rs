@@ -86,8 +86,15 @@ impl Exchange {
         }
     }
 
-    /// The counts so far. What is kept here survives the process.
-    pub fn set_tokens(&mut self, tokens: Tokens, source: UsageSource) {
+    /// The counts so far, if there are any; `complete` once the answer can tell no others. What is kept here
+    /// survives the process.
+    pub fn set_tokens(&mut self, tokens: Option<Tokens>, complete: bool) {
+        let source = match tokens {
+            None => UsageSource::None,
+            Some(_) if complete => UsageSource::Final,
+            Some(_) => UsageSource::Partial,
+        };
+        let tokens = tokens.unwrap_or_default();
         if (self.event.tokens, self.event.usage_source) != (tokens, source) {
             (self.event.tokens, self.event.usage_source) = (tokens, source);
             self.keep();

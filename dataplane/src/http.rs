@@ -24,6 +24,8 @@ pub mod head_end;
 pub mod head_error;
 /// Heads and chunk size lines for the way out.
 pub mod head_write;
+/// The lines of a head: start line, names, values.
+mod lines;
 /// A client's request head.
 pub mod request_head;
 /// An upstream's response head.

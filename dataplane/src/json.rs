@@ -15,11 +15,9 @@
 //! What is inside a nested value, or whether a number is well formed, is for the upstream to judge.
 
 /// Byte classes, and the two loops that most bytes pass through.
-mod bytes;
+pub(crate) mod bytes;
 /// Bracket kinds as a stack of bits.
 mod nesting;
-/// Sixteen bytes at once.
-mod step;
 /// Escapes of string values and keys.
 pub mod text;
 
@@ -159,6 +157,24 @@ impl MemberScan {
             name: None,
             end: ObjectEnd { at: 0, has_members: false },
         }
+    }
+
+    /// Starts a scan in the middle of a top-level object, at the key of a member.
+    #[must_use]
+    pub fn at_key(watched: &'static [&'static str]) -> Self {
+        Self { state: State::NextKey, ..Self::new(watched) }
+    }
+
+    /// Starts a scan in the middle of a top-level object, behind a member's value.
+    #[must_use]
+    pub fn behind_member(watched: &'static [&'static str]) -> Self {
+        Self { state: State::AfterValue, ..Self::new(watched) }
+    }
+
+    /// How many bytes have been scanned.
+    #[must_use]
+    pub fn scanned(&self) -> usize {
+        self.at
     }
 
     /// Scans the next piece and calls `found` for every watched member whose value ends in it, duplicates

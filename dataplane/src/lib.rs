@@ -4,6 +4,9 @@
 //! The modules in the order in which a request meets them; what looks at bytes comes first and knows no
 //! socket.
 
+/// Sixteen bytes at once.
+mod step;
+
 /// HTTP/1.1 as bytes: heads, framing, writing; no sockets.
 pub mod http;
 

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use wire::event::{Tokens, UsageSource};
+use wire::event::Tokens;
 use wire::table::OnDisconnect;
 
 use crate::client::{Client, Gone};
@@ -241,11 +241,8 @@ impl Relay<'_> {
             }
             Meter::Blind => data,
         };
-        if let Some(tokens) = self.meter.tokens() {
-            let complete = self.done || self.meter.saw_done();
-            self.exchange
-                .set_tokens(tokens, if complete { UsageSource::Final } else { UsageSource::Partial });
-        }
+        let complete = self.done || self.meter.saw_done();
+        self.exchange.set_tokens(self.meter.tokens(), complete);
         range
     }
 
@@ -368,10 +365,7 @@ impl Meter {
         if head.is_event_stream {
             return Self::Stream(meters.stream(mode), mode);
         }
-        Self::Whole(meters.whole(match head.framing {
-            BodyFraming::Length(length) => Some(length),
-            _ => None,
-        }))
+        Self::Whole(meters.whole(head.framing == BodyFraming::UntilClose))
     }
 
     fn tokens(&self) -> Option<Tokens> {

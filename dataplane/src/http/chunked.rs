@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use super::fields::is_token_byte;
+use super::lines::is_token_byte;
 use super::framing::{BodyFraming, Decoded, FramingError};
 
 /// How many bytes of extensions one size line may have.

@@ -3,8 +3,6 @@
 //! Which fields decide where a body ends is asked here once for both directions, so that they cannot
 //! disagree. A field that is not named in an allow-list goes no further, whatever it is.
 
-use std::mem::MaybeUninit;
-
 use super::framing::BodyFraming;
 use super::head_error::HeadError;
 use super::span::Span;
@@ -15,15 +13,6 @@ pub const FIELD_LINES_MAX: usize = 100;
 pub const FIELD_NAME_BYTES_MAX: usize = 256;
 /// How many field lines of a head may be forwarded.
 pub const FORWARDED_LINES_MAX: usize = 16;
-
-/// Room for the field lines of a head, left uninitialized: clearing it would cost more than parsing a small
-/// head.
-pub(super) type FieldLines<'b> = [MaybeUninit<httparse::Header<'b>>; FIELD_LINES_MAX];
-
-/// Empty room for field lines.
-pub(super) fn field_lines<'b>() -> FieldLines<'b> {
-    [const { MaybeUninit::uninit() }; FIELD_LINES_MAX]
-}
 
 /// Whether the connection can carry another exchange after this one (RFC 9112 §9.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,26 +95,52 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
+/// The names of the fields that go on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AllowList {
+    /// In lower case, each shorter than 32 bytes.
+    names: &'static [&'static str],
+    /// Bit `n` is set where a name is `n` bytes long: most of what comes is told by its length.
+    lengths: u32,
+}
+
+impl AllowList {
+    /// Allows `names`, which are in lower case.
+    pub(super) const fn new(names: &'static [&'static str]) -> Self {
+        let (mut lengths, mut index) = (0, 0);
+        while index < names.len() {
+            lengths |= 1 << names[index].len();
+            index += 1;
+        }
+        Self { names, lengths }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        if name.len() >= 32 || self.lengths >> name.len() & 1 == 0 {
+            return None;
+        }
+        self.names.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    }
+}
+
 /// The field lines of a head that an allow-list names, in the order of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarded {
-    names: &'static [&'static str],
-    /// Index into `names`, and the value.
+    allowed: &'static AllowList,
+    /// Index into the list's names, and the value.
     lines: [(u8, Span); FORWARDED_LINES_MAX],
     count: u8,
 }
 
 impl Forwarded {
-    /// With the allow-list `names`, in lower case.
-    pub(super) fn new(names: &'static [&'static str]) -> Self {
-        Self { names, lines: [(0, Span::default()); FORWARDED_LINES_MAX], count: 0 }
+    /// Keeps what `allowed` names.
+    pub(super) fn new(allowed: &'static AllowList) -> Self {
+        Self { allowed, lines: [(0, Span::default()); FORWARDED_LINES_MAX], count: 0 }
     }
 
     /// Keeps a line whose name is in the allow-list, and drops others.
-    pub(super) fn offer(&mut self, name: &str, value: Span) -> Result<(), HeadError> {
-        let Some(index) = self.names.iter().position(|known| name.eq_ignore_ascii_case(known)) else {
-            return Ok(());
-        };
+    pub(super) fn offer(&mut self, name: &[u8], value: Span) -> Result<(), HeadError> {
+        let Some(index) = self.allowed.find(name) else { return Ok(()) };
         let line = self.lines.get_mut(usize::from(self.count)).ok_or(HeadError::TooManyFields)?;
         *line = (u8::try_from(index).map_err(|_| HeadError::TooManyFields)?, value);
         self.count += 1;
@@ -136,12 +151,12 @@ impl Forwarded {
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, Span)> + '_ {
         self.lines[..usize::from(self.count)]
             .iter()
-            .map(|&(index, value)| (self.names[usize::from(index)], value))
+            .map(|&(index, value)| (self.allowed.names[usize::from(index)], value))
     }
 }
 
 /// Refuses names that are longer than any field has.
-pub(super) fn check_name(name: &str) -> Result<(), HeadError> {
+pub(super) fn check_name(name: &[u8]) -> Result<(), HeadError> {
     if name.len() > FIELD_NAME_BYTES_MAX { Err(HeadError::FieldNameTooLong) } else { Ok(()) }
 }
 
@@ -151,40 +166,6 @@ pub(super) fn set_once(slot: &mut Option<Span>, value: Span, name: &'static str)
         None => Ok(()),
         Some(_) => Err(HeadError::FieldRepeated(name)),
     }
-}
-
-/// The rule that a head breaks which `httparse` has refused; `start_line` if it did not say more.
-pub(super) fn broken_rule(error: httparse::Error, head: &[u8], start_line: HeadError) -> HeadError {
-    match error {
-        httparse::Error::Version => HeadError::Version,
-        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
-        httparse::Error::HeaderName | httparse::Error::HeaderValue => broken_field_line(head),
-        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => start_line,
-    }
-}
-
-/// What is wrong with the first malformed field line.
-#[cold]
-fn broken_field_line(head: &[u8]) -> HeadError {
-    let lines = head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    for line in lines.skip_while(|line| line.is_empty()).skip(1) {
-        if line.starts_with(b" ") || line.starts_with(b"\t") {
-            return HeadError::FoldedLine;
-        }
-        let name = memchr::memchr(b':', line).map_or(line, |colon| &line[..colon]);
-        if name.len() < line.len() && (name.ends_with(b" ") || name.ends_with(b"\t")) {
-            return HeadError::SpaceBeforeColon;
-        }
-        if name.len() == line.len() || !name.iter().copied().all(is_token_byte) || name.is_empty() {
-            return HeadError::FieldLine;
-        }
-    }
-    HeadError::FieldLine
-}
-
-/// True for the bytes of a token (RFC 9110 §5.6.2).
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

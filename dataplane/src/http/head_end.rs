@@ -2,8 +2,7 @@
 //!
 //! It remembers how far it has looked, so that a head that arrives one byte at a time costs no more than one
 //! that arrives at once. On its way it refuses what no head may contain anywhere: bare CR, bare LF, control
-//! bytes. The parsers behind it (`request_head`, `response_head`) rely on that: `httparse` alone takes a bare
-//! LF for a line end.
+//! bytes. The parsers behind it (`request_head`, `response_head`) rely on that.
 //!
 //! ```text
 //! CRLF CRLF | GET / HTTP/1.1 CRLF | host: a CRLF | CRLF | body or next head
@@ -16,6 +15,7 @@
 //!   * bytes after the end of the head are never looked at
 
 use super::head_error::HeadError;
+use crate::step;
 
 /// The largest head, with its blank line and any empty lines before it.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -68,7 +68,7 @@ impl HeadEnd {
     /// complete.
     pub fn find(&mut self, buf: &[u8]) -> Result<Option<usize>, HeadError> {
         let window = &buf[..buf.len().min(HEAD_BYTES_MAX)];
-        while let Some(offset) = window.get(self.scanned..).and_then(control) {
+        while let Some(offset) = next_control(window, self.scanned) {
             self.scanned += offset;
             match (window[self.scanned], window.get(self.scanned + 1)) {
                 (b'\r', Some(b'\n')) => {}
@@ -99,37 +99,14 @@ impl HeadEnd {
     }
 }
 
+/// Where the next control byte is: one pass finds both the line ends and what must not be there.
+fn next_control(window: &[u8], from: usize) -> Option<usize> {
+    step::position(window.get(from..)?, step::controls, step::is_control)
+}
+
 /// No end yet, which is an error once none can come.
 fn if_room(window: &[u8]) -> Result<Option<usize>, HeadError> {
     if window.len() == HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(None) }
-}
-
-/// True for control bytes other than HTAB (RFC 9110 §5.5), CR and LF among them.
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7f
-}
-
-/// Offset of the first control byte. Eight bytes at a time: one pass finds both the line ends and what must
-/// not be there.
-fn control(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
-    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word_bytes = u64::from_le_bytes(*word);
-        let delete = word_bytes ^ (ONES * 0x7f);
-        let below_space = word_bytes.wrapping_sub(ONES * 0x20) & !word_bytes;
-        let zero = delete.wrapping_sub(ONES) & !delete;
-        // A borrow can mark a byte after a marked one, and HTAB is below SP: where any is marked, look at
-        // each.
-        if (below_space | zero) & HIGHS != 0
-            && let Some(offset) = word.iter().position(|&byte| is_control(byte))
-        {
-            return Some(index * 8 + offset);
-        }
-    }
-    let offset = rest.iter().position(|&byte| is_control(byte))?;
-    Some(words.len() * 8 + offset)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! A client's request head.
 //!
-//! `httparse` finds the parts; the rules on top of it decide. What comes out is all that the rest of the data
+//! `lines` finds the parts; the rules here decide. What comes out is all that the rest of the data
 //! plane knows of the head: where the path, the one credential and the forwarded fields are, and how the body
 //! is framed.
 //!
@@ -8,16 +8,17 @@
 //! is in it.
 
 use super::fields::{
-    ConnectionOptions, Forwarded, FramingFields, Persist, broken_rule, check_name, field_lines, set_once,
+    AllowList, ConnectionOptions, Forwarded, FramingFields, Persist, check_name, set_once,
 };
 use super::framing::BodyFraming;
 use super::head_end::{HEAD_BYTES_MAX, HeadEnd};
 use super::head_error::HeadError;
+use super::lines::{self, FieldLine, is_token_byte};
 use super::span::Span;
 use super::target::{Target, check_host};
 
 /// The request fields that go on to the upstream as they are.
-pub const FORWARDED_REQUEST_FIELDS: [&str; 7] = [
+static FORWARDED_REQUEST_FIELDS: AllowList = AllowList::new(&[
     "content-type",
     "accept",
     "openai-beta",
@@ -25,7 +26,7 @@ pub const FORWARDED_REQUEST_FIELDS: [&str; 7] = [
     "anthropic-beta",
     "idempotency-key",
     "traceparent",
-];
+]);
 
 /// The methods that the data plane tells apart. CONNECT and TRACE are refused before they become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,25 +120,13 @@ impl RequestHead {
         if head.len() > HEAD_BYTES_MAX {
             return Err(HeadError::TooLarge);
         }
-        let mut lines = field_lines();
-        let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(head, &mut lines) {
-            Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-            Ok(_) => return Err(HeadError::RequestLine),
-            Err(error) => {
-                return Err(refused_method(head).unwrap_or(broken_rule(error, head, HeadError::RequestLine)));
-            }
-        }
-        let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version)
-        else {
-            return Err(HeadError::RequestLine);
-        };
-        let method = method_of(method)?;
+        let (start, mut fields) = lines::split(head).ok_or(HeadError::RequestLine)?;
+        let line = RequestLine::parse(start.of(head))?;
         let mut gathered = Gathered::new(head);
-        for line in &*request.headers {
-            gathered.take(line.name, line.value)?;
+        while let Some(field) = fields.next()? {
+            gathered.take(field)?;
         }
-        gathered.finish(method, target.as_bytes(), version == 0)
+        gathered.finish(&line)
     }
 
     /// The field lines that go on to the upstream, in the order of the head: name in lower case, and value.
@@ -146,26 +135,51 @@ impl RequestHead {
     }
 }
 
-/// The method of a request line's token, which is case-sensitive (RFC 9110 §9.1).
-fn method_of(token: &str) -> Result<Method, HeadError> {
-    Ok(match token {
-        "GET" => Method::Get,
-        "POST" => Method::Post,
-        "HEAD" => Method::Head,
-        "OPTIONS" => Method::Options,
-        "PUT" => Method::Put,
-        "DELETE" => Method::Delete,
-        "PATCH" => Method::Patch,
-        "CONNECT" | "TRACE" => return Err(HeadError::MethodRefused),
-        _ => Method::Other,
-    })
+/// A request line's parts.
+struct RequestLine<'a> {
+    method: Method,
+    target: &'a [u8],
+    http_1_0: bool,
 }
 
-/// 405 for CONNECT and TRACE also where the rest of the head is malformed.
+impl<'a> RequestLine<'a> {
+    /// Parses `method SP target SP version` (RFC 9112 §3).
+    fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+        let mut parts = line.splitn(3, |&byte| byte == b' ');
+        let method = method_of(parts.next().unwrap_or_default())?;
+        let target = parts.next().filter(|target| !target.is_empty()).ok_or(HeadError::RequestLine)?;
+        let http_1_0 = match parts.next().ok_or(HeadError::RequestLine)? {
+            b"HTTP/1.1" => false,
+            b"HTTP/1.0" => true,
+            other if is_version(other) => return Err(HeadError::Version),
+            _ => return Err(HeadError::RequestLine),
+        };
+        Ok(Self { method, target, http_1_0 })
+    }
+}
+
+/// True for the version of any HTTP (RFC 9112 §2.3).
 #[cold]
-fn refused_method(head: &[u8]) -> Option<HeadError> {
-    let line = head.trim_ascii_start();
-    (line.starts_with(b"CONNECT ") || line.starts_with(b"TRACE ")).then_some(HeadError::MethodRefused)
+fn is_version(text: &[u8]) -> bool {
+    let number = text.strip_prefix(b"HTTP/").unwrap_or_default();
+    number.first().is_some_and(u8::is_ascii_digit)
+        && number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+}
+
+/// The method of a request line's token, which is case-sensitive (RFC 9110 §9.1).
+fn method_of(token: &[u8]) -> Result<Method, HeadError> {
+    Ok(match token {
+        b"GET" => Method::Get,
+        b"POST" => Method::Post,
+        b"HEAD" => Method::Head,
+        b"OPTIONS" => Method::Options,
+        b"PUT" => Method::Put,
+        b"DELETE" => Method::Delete,
+        b"PATCH" => Method::Patch,
+        b"CONNECT" | b"TRACE" => return Err(HeadError::MethodRefused),
+        [_, ..] if token.iter().copied().all(is_token_byte) => Method::Other,
+        _ => return Err(HeadError::RequestLine),
+    })
 }
 
 /// What the field lines have said so far.
@@ -198,10 +212,10 @@ impl<'a> Gathered<'a> {
 
     /// Takes one field line. By length first: most of what clients send is not ours, and is told in one
     /// comparison.
-    fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), HeadError> {
+    fn take(&mut self, FieldLine { name, value: span }: FieldLine<'_>) -> Result<(), HeadError> {
         check_name(name)?;
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        let span = Span::locate(self.head, value);
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let value = span.of(self.head);
         match name.len() {
             4 if is("host") => return self.host(value),
             6 if is("expect") => return self.expect(value),
@@ -209,7 +223,7 @@ impl<'a> Gathered<'a> {
             9 if is("x-api-key") => return self.credential(CredentialKind::XApiKey, span),
             10 if is("connection") => self.connection.add(value),
             12 if is("content-type") => set_once(&mut self.content_type, span, "content-type")?,
-            13 if is("authorization") => return self.authorization(value),
+            13 if is("authorization") => return self.authorization(span),
             14 if is("content-length") => return self.framing.content_length(value),
             15 if is("idempotency-key") => set_once(&mut self.idempotency_key, span, "idempotency-key")?,
             17 if is("transfer-encoding") => return self.framing.transfer_encoding(value),
@@ -240,8 +254,8 @@ impl<'a> Gathered<'a> {
     }
 
     /// Takes `Bearer SP token` (RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1).
-    fn authorization(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        let span = Span::locate(self.head, value);
+    fn authorization(&mut self, span: Span) -> Result<(), HeadError> {
+        let value = span.of(self.head);
         let scheme = b"bearer ";
         if !value.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)) {
             return self.credential(CredentialKind::Malformed, span);
@@ -251,12 +265,13 @@ impl<'a> Gathered<'a> {
     }
 
     /// Weighs the lines together.
-    fn finish(self, method: Method, target: &[u8], http_1_0: bool) -> Result<RequestHead, HeadError> {
+    fn finish(self, line: &RequestLine<'_>) -> Result<RequestHead, HeadError> {
         let host = self.host.ok_or(HeadError::HostMissing)?;
-        let target = Target::parse(self.head, target, host)?;
+        let target = Target::parse(self.head, line.target, host)?;
+        let http_1_0 = line.http_1_0;
         let framing = self.framing.stated(http_1_0)?.unwrap_or(BodyFraming::None);
         Ok(RequestHead {
-            method,
+            method: line.method,
             path: target.path,
             query: target.query,
             http_1_0,

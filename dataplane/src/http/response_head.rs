@@ -8,16 +8,17 @@
 //! is in it.
 
 use super::fields::{
-    ConnectionOptions, Forwarded, FramingFields, Persist, broken_rule, check_name, field_lines, set_once,
+    AllowList, ConnectionOptions, Forwarded, FramingFields, Persist, check_name, set_once,
 };
 use super::framing::BodyFraming;
 use super::head_end::{HEAD_BYTES_MAX, HeadEnd};
 use super::head_error::HeadError;
+use super::lines::{self, FieldLine};
 use super::span::Span;
 
 /// The response fields that go on to the client as they are; `content-encoding` only where it is not
 /// `identity`.
-pub const FORWARDED_RESPONSE_FIELDS: [&str; 7] = [
+static FORWARDED_RESPONSE_FIELDS: AllowList = AllowList::new(&[
     "content-type",
     "retry-after",
     "retry-after-ms",
@@ -25,7 +26,7 @@ pub const FORWARDED_RESPONSE_FIELDS: [&str; 7] = [
     "cache-control",
     "content-disposition",
     "content-encoding",
-];
+]);
 
 /// What the data plane needs to know of a response head. Spans belong to the bytes that were parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,27 +75,13 @@ impl ResponseHead {
         if head.len() > HEAD_BYTES_MAX {
             return Err(HeadError::TooLarge);
         }
-        let mut lines = field_lines();
-        let mut response = httparse::Response::new(&mut []);
-        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut response,
-            head,
-            &mut lines,
-        );
-        match parsed {
-            Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-            Ok(_) => return Err(HeadError::StatusLine),
-            Err(error) => return Err(broken_rule(error, head, HeadError::StatusLine)),
-        }
-        let (Some(status), Some(version)) = (response.code, response.version) else {
-            return Err(HeadError::StatusLine);
-        };
-        check_status(status)?;
+        let (start, mut fields) = lines::split(head).ok_or(HeadError::StatusLine)?;
+        let (status, http_1_0) = status_line(start.of(head))?;
         let mut gathered = Gathered::new(head);
-        for line in &*response.headers {
-            gathered.take(line.name, line.value)?;
+        while let Some(field) = fields.next()? {
+            gathered.take(field)?;
         }
-        gathered.finish(status, version == 0, request_method_is_head)
+        gathered.finish(status, http_1_0, request_method_is_head)
     }
 
     /// True for an interim response: the head of the real one is yet to come (RFC 9110 §15.2).
@@ -106,6 +93,23 @@ impl ResponseHead {
     pub fn forwarded(&self) -> impl Iterator<Item = (&'static str, Span)> + '_ {
         self.forwarded.iter()
     }
+}
+
+/// Parses `version SP code [SP reason]` (RFC 9112 §4): the code, and whether it is HTTP/1.0.
+fn status_line(line: &[u8]) -> Result<(u16, bool), HeadError> {
+    let (version, rest) = line.split_first_chunk::<9>().ok_or(HeadError::StatusLine)?;
+    let http_1_0 = match version {
+        b"HTTP/1.1 " => false,
+        b"HTTP/1.0 " => true,
+        _ => return Err(HeadError::Version),
+    };
+    let (code, reason) = rest.split_first_chunk::<3>().ok_or(HeadError::StatusLine)?;
+    if !code.iter().all(u8::is_ascii_digit) || !matches!(reason.first(), None | Some(b' ')) {
+        return Err(HeadError::StatusLine);
+    }
+    let status = code.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+    check_status(status)?;
+    Ok((status, http_1_0))
 }
 
 /// Refuses codes that have no class (RFC 9110 §15), and a switch of protocols that nothing asked for.
@@ -142,10 +146,10 @@ impl<'a> Gathered<'a> {
     }
 
     /// Takes one field line.
-    fn take(&mut self, name: &str, value: &[u8]) -> Result<(), HeadError> {
+    fn take(&mut self, FieldLine { name, value: span }: FieldLine<'_>) -> Result<(), HeadError> {
         check_name(name)?;
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        let span = Span::locate(self.head, value);
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let value = span.of(self.head);
         match name.len() {
             10 if is("connection") => self.connection.add(value),
             12 if is("content-type") => {

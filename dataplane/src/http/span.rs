@@ -10,20 +10,28 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Offset of the first byte.
-    pub start: u32,
+    pub start: u16,
     /// Offset after the last byte.
-    pub end: u32,
+    pub end: u16,
 }
 
 impl Span {
+    /// From `start` to `end`, or nothing where they are not in a head.
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        match (u16::try_from(start), u16::try_from(end)) {
+            (Ok(start), Ok(end)) => Self { start, end },
+            _ => Self::default(),
+        }
+    }
+
     /// The bytes in `head`, which must be the head that was parsed; empty where the span lies outside of it.
     pub fn of<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        head.get(self.start as usize..self.end as usize).unwrap_or_default()
+        head.get(self.start.into()..self.end.into()).unwrap_or_default()
     }
 
     /// Number of bytes.
     pub fn len(&self) -> usize {
-        self.end.saturating_sub(self.start) as usize
+        self.end.saturating_sub(self.start).into()
     }
 
     /// True if there is no byte in it.
@@ -35,15 +43,12 @@ impl Span {
     pub(super) fn locate(whole: &[u8], part: &[u8]) -> Self {
         let offset = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
         let end = offset.saturating_add(part.len());
-        match (u32::try_from(offset), u32::try_from(end)) {
-            (Ok(start), Ok(end)) if end as usize <= whole.len() => Self { start, end },
-            _ => Self::default(),
-        }
+        if end <= whole.len() { Self::new(offset, end) } else { Self::default() }
     }
 
     /// The span that leaves out the first `count` bytes.
     pub(super) fn skip(self, count: usize) -> Self {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
         Self { start: self.start.saturating_add(count).min(self.end), end: self.end }
     }
 }

@@ -4,10 +4,11 @@ use std::mem;
 
 use memchr::memchr;
 
-use super::step::{self, STEP};
+use crate::step::{self, STEP, is_plain_json};
 
 /// Whether a byte is JSON's white space (RFC 8259 §2).
-pub(super) fn is_white(byte: u8) -> bool {
+#[inline]
+pub(crate) fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
@@ -16,33 +17,15 @@ pub(super) fn is_scalar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
-/// Whether a byte changes nothing in a nested value. Without branches, so that sixteen fit into a few
-/// instructions.
-#[inline]
-pub(super) fn is_plain(byte: u8) -> bool {
-    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-    // One range for `+,-./0123456789:`, of which only the slash is refused.
-    let number = (byte.wrapping_sub(b'+') < 16) & (byte != b'/');
-    let white = (byte == b' ') | (byte == b'\t') | (byte == b'\n') | (byte == b'\r');
-    letter | number | white
-}
-
 /// How many bytes at the start of `bytes`, outside strings, are neither a bracket nor a quote nor refused.
 #[inline]
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    let (steps, tail) = bytes.as_chunks::<STEP>();
-    for (index, step) in steps.iter().enumerate() {
-        let stops = step::stops(step);
-        if stops != 0 {
-            return index * STEP + stops.trailing_zeros() as usize;
-        }
-    }
-    bytes.len() - tail.len() + tail.iter().take_while(|&&byte| is_plain(byte)).count()
+    step::position(bytes, step::json_stops, |byte| !is_plain_json(byte)).unwrap_or(bytes.len())
 }
 
 /// The first quote. Most strings are short, and their end is in the first step already.
 #[inline]
-fn find_quote(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find_quote(bytes: &[u8]) -> Option<usize> {
     let Some(first) = bytes.first_chunk() else { return bytes.iter().position(|&byte| byte == b'"') };
     let quotes = step::quotes(first);
     if quotes != 0 {
@@ -86,7 +69,7 @@ mod tests {
     fn plain_bytes_are_exactly_white_space_separators_and_scalars() {
         for byte in 0..=u8::MAX {
             let plain = is_white(byte) || is_scalar(byte) || matches!(byte, b',' | b':');
-            assert_eq!(is_plain(byte), plain, "{byte:#04x}");
+            assert_eq!(is_plain_json(byte), plain, "{byte:#04x}");
             for len in [1, 15, 16, 17, 40] {
                 let mut bytes = vec![b'1'; len];
                 bytes[len - 1] = byte;

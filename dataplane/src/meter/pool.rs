@@ -18,10 +18,10 @@ pub struct MeterPool {
 }
 
 impl MeterPool {
-    /// A meter for an answer that is one document, of `body_len` bytes where that is known.
-    pub fn whole(&self, body_len: Option<u64>) -> Box<WholeMeter> {
+    /// A meter for an answer that is one document; `until_close` where only the connection's end delimits it.
+    pub fn whole(&self, until_close: bool) -> Box<WholeMeter> {
         let mut meter = self.whole.borrow_mut().pop().unwrap_or_default();
-        meter.start(body_len);
+        meter.start(until_close);
         meter
     }
 

@@ -19,14 +19,22 @@ use simd_json::prelude::*;
 use simd_json::tape::{Object, Value};
 use simd_json::{Buffers, Tape};
 
+/// The form that nearly every usage object has.
+mod plain;
+
 /// The longest usage object that is parsed.
 pub const USAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// Parses any bytes twice with the same buffers, and holds that the first did not change the second.
+/// Parses any bytes twice with the same buffers, and holds that the first did not change the second, and that
+/// what is read as plain says the same to the parser.
 pub fn fuzz(data: &[u8]) {
     let mut parser = UsageParser::default();
     let usage = parser.parse(data);
     assert_eq!(parser.parse(data), usage);
+    if let Some((counts, len)) = plain::read(data).filter(|(_, len)| *len <= USAGE_BYTES_MAX) {
+        assert_eq!(parser.parse_any(&data[..len]), counts.usage());
+        assert!(len < data.len() || usage == counts.usage());
+    }
     assert_eq!(parser.parse(b"{\"total_tokens\":1}"), Some(Usage { total: 1, ..Usage::default() }));
 }
 
@@ -68,6 +76,14 @@ impl UsageParser {
         if object.len() > USAGE_BYTES_MAX || object.first() != Some(&b'{') {
             return None;
         }
+        match plain::read(object) {
+            Some((counts, len)) if len == object.len() => counts.usage(),
+            _ => self.parse_any(object),
+        }
+    }
+
+    /// Reads a usage object of any form.
+    fn parse_any(&mut self, object: &[u8]) -> Option<Usage> {
         self.copy.clear();
         self.copy.extend_from_slice(object);
         let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
@@ -76,6 +92,13 @@ impl UsageParser {
         self.tape = tape.reset();
         usage
     }
+}
+
+/// Reads the plain usage object that `bytes` begin with: its counts, if it has any, and its length. `None` where
+/// it has to be found and parsed as any other.
+pub(super) fn read_plain(bytes: &[u8]) -> Option<(Option<Usage>, usize)> {
+    let (counts, len) = plain::read(bytes).filter(|(_, len)| *len <= USAGE_BYTES_MAX)?;
+    Some((counts.usage(), len))
 }
 
 /// One direction's counts, as far as they are there.

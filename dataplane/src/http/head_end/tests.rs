@@ -1,6 +1,6 @@
 //! Heads found and refused, each whole and split at every byte.
 
-use super::{HEAD_BYTES_MAX, HeadEnd, control, fuzz};
+use super::{HEAD_BYTES_MAX, HeadEnd, fuzz};
 use crate::http::head_error::HeadError;
 
 type Found = Result<Option<usize>, HeadError>;
@@ -82,21 +82,4 @@ fn each_call_looks_at_the_new_bytes_only() {
     buf[100] = b'\n';
     assert_eq!(end.find(&buf[..950]), Ok(None));
     assert_eq!(end.find(&buf), Ok(Some(1000)));
-}
-
-#[test]
-fn first_control_byte_is_found_in_every_place_and_nothing_else_is_one() {
-    for byte in 0..=255u8 {
-        let expected = matches!(byte, 0..=8 | 10..=31 | 127);
-        for place in 0..20 {
-            for filler in [b'a', b'\t', b' ', b'~', 0x80, 0xff] {
-                let mut bytes = [filler; 20];
-                bytes[place] = byte;
-                assert_eq!(control(&bytes), expected.then_some(place), "{byte:#x} at {place} in {filler:#x}");
-                bytes[19] = b'\r';
-                let first = if expected { place } else { 19 };
-                assert_eq!(control(&bytes), Some(first.min(19)), "{byte:#x} at {place} before CR");
-            }
-        }
-    }
 }
