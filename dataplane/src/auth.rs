@@ -51,12 +51,16 @@ pub struct Admitted {
     pub digest: KeyDigest,
     /// What it stands for.
     pub caller: Caller,
+    /// The tables' revision in which that is so.
+    revision: u64,
 }
 
-/// Who the request is from. `head_bytes` are what `head` was parsed from.
+/// Who the request is from. `head_bytes` are what `head` was parsed from; `revision` was loaded before any
+/// look-up, and `cache` is for it.
 pub fn admit(
     head: &RequestHead,
     head_bytes: &[u8],
+    revision: u64,
     tables: &Tables,
     cache: &AuthCache,
 ) -> Result<Admitted, RequestError> {
@@ -69,17 +73,32 @@ pub fn admit(
         return Err(RequestError::BadKey);
     }
     let digest = KeyDigest(Sha256::digest(key).into());
-    let caller = again(&digest, tables, cache)?;
-    Ok(Admitted { digest, caller })
+    let caller = cache.caller(tables, &digest).ok_or(RequestError::BadKey)?;
+    let admitted = Admitted { digest, caller, revision };
+    admitted.check_time()?;
+    Ok(admitted)
 }
 
-/// Who a key that was accepted before is now.
-pub fn again(digest: &KeyDigest, tables: &Tables, cache: &AuthCache) -> Result<Caller, RequestError> {
-    let caller = cache.caller(tables, digest).ok_or(RequestError::BadKey)?;
-    if caller.not_after_ms != 0 && caller.not_after_ms <= unix_ms() {
-        return Err(RequestError::BadKey);
+impl Admitted {
+    /// Looks the key up again if `revision` is another one than it was accepted in.
+    pub fn renew(
+        &mut self,
+        revision: u64,
+        tables: &Tables,
+        cache: &AuthCache,
+    ) -> Result<(), RequestError> {
+        if self.revision != revision {
+            self.caller = cache.caller(tables, &self.digest).ok_or(RequestError::BadKey)?;
+            self.revision = revision;
+        }
+        self.check_time()
     }
-    Ok(caller)
+
+    /// Refuses a key whose time is over. Time passes without a change of the tables.
+    fn check_time(&self) -> Result<(), RequestError> {
+        let expired = self.caller.not_after_ms != 0 && self.caller.not_after_ms <= unix_ms();
+        if expired { Err(RequestError::BadKey) } else { Ok(()) }
+    }
 }
 
 /// Unix time in milliseconds.

@@ -92,6 +92,11 @@ impl Client {
         self.stream.fd()
     }
 
+    /// The worker that serves it.
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
     /// What the client sent and was not released yet.
     pub fn input(&self) -> &[u8] {
         &self.input
@@ -139,7 +144,7 @@ impl Client {
             }
         }
         let mut decoder = BodyDecoder::new(framing);
-        let began = Instant::now();
+        let began_ms = self.worker.watches.now_ms();
         let (mut body_end, mut raw) = (start, start);
         let mut continued = !received.head.expect_continue;
         loop {
@@ -169,7 +174,8 @@ impl Client {
                     .map_err(|Gone| Failure::ClientLeft)?;
             }
             let allowed = BODY_LIMIT + Duration::from_secs(((body_end - start) / BODY_RATE_MIN) as u64);
-            let limit = allowed.saturating_sub(began.elapsed());
+            let took = Duration::from_millis(self.worker.watches.now_ms() - began_ms);
+            let limit = allowed.saturating_sub(took);
             match self.read_more(READ_BYTES_MAX.min(self.input.len().max(INPUT_BYTES)), limit).await {
                 Ok(1..) => {}
                 Err(Fired::Deadline) => return Err(RequestError::Slow.into()),
@@ -181,7 +187,7 @@ impl Client {
     /// Drops what a request occupied, up to `end`.
     pub fn release(&mut self, end: usize) {
         self.complete = Some(0);
-        self.permit = BodyPermit::new(&self.worker);
+        self.permit.give_back();
         if self.input.capacity() > INPUT_KEEP_BYTES_MAX {
             let rest = self.input.split_off(end);
             self.input = rest;
@@ -332,10 +338,14 @@ impl BodyPermit {
         self.held = wanted;
         Ok(())
     }
+
+    fn give_back(&mut self) {
+        self.worker.bodies.give(std::mem::take(&mut self.held));
+    }
 }
 
 impl Drop for BodyPermit {
     fn drop(&mut self) {
-        self.worker.bodies.give(self.held);
+        self.give_back();
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use wire::event::{Endpoint, Tokens, UsageEvent, UsageSource};
 use wire::request_id::REQUEST_ID_BYTES;
 
-use crate::auth::{self, Admitted};
+use crate::auth::Admitted;
 use crate::error::{Overload, RequestError};
 use crate::metrics;
 use crate::slots::pool::Slot;
@@ -35,7 +35,7 @@ impl Exchange {
         let mut event = UsageEvent {
             boot: worker.boot,
             attribution: admitted.caller.attribution,
-            ts_ms: auth::unix_ms(),
+            ts_ms: worker.watches.unix_ms(began),
             ..UsageEvent::default()
         };
         let slot = worker.slots.borrow_mut().open(&event).ok_or(RequestError::Overloaded(Overload::Slots))?;
@@ -79,11 +79,14 @@ impl Exchange {
         self.keep();
     }
 
-    /// A byte of the answer's body is here; only the first one counts.
-    pub fn body_byte(&mut self) {
-        if self.event.ttft_ms == 0 {
-            self.event.ttft_ms = self.elapsed_ms().max(1);
-        }
+    /// Whether a byte of the answer's body has come.
+    pub fn has_body(&self) -> bool {
+        self.event.ttft_ms != 0
+    }
+
+    /// The first bytes of the answer's body came `now`.
+    pub fn first_byte(&mut self, now: Instant) {
+        self.event.ttft_ms = self.elapsed_ms(now).max(1);
     }
 
     /// The counts so far, if there are any; `complete` once the answer can tell no others. What is kept here
@@ -107,8 +110,8 @@ impl Exchange {
         }
     }
 
-    fn elapsed_ms(&self) -> u32 {
-        u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX)
+    fn elapsed_ms(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u32::MAX)
     }
 
     /// Whether the final counts stand in the slot.
@@ -118,11 +121,16 @@ impl Exchange {
 
     /// Hands the exchange over for recording. Only the first call counts.
     pub fn settle(&mut self, status: u16) {
+        self.settle_at(status, Instant::now());
+    }
+
+    /// `settle`, where the time is known.
+    pub fn settle_at(&mut self, status: u16, now: Instant) {
         let Some(slot) = self.slot.take() else { return };
-        self.event.latency_ms = self.elapsed_ms();
+        self.event.latency_ms = self.elapsed_ms(now);
         let event = &mut self.event;
         event.status = status;
-        event.ts_ms = auth::unix_ms();
+        event.ts_ms = self.worker.watches.unix_ms(now);
         slot.settle(event);
         let counters = &self.worker.counters;
         let class = match status {

@@ -7,11 +7,12 @@
 
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wire::id::DeploymentId;
 use wire::table::OnDisconnect;
 
+use crate::body::rewrite::Splice;
 use crate::client::Client;
 use crate::error::{Failure, RequestError};
 use crate::exchange::Exchange;
@@ -20,6 +21,7 @@ use crate::http::framing::BodyFraming;
 use crate::http::head_end::HeadEnd;
 use crate::http::head_write;
 use crate::http::response_head::ResponseHead;
+use crate::meter::stream::StreamMode;
 use crate::metrics;
 use crate::net::Stream;
 use crate::relay::{self, HEADROOM};
@@ -83,7 +85,8 @@ pub async fn exchange(
             OnDisconnect::Cancel => client.watch.watch_client(client.fd()),
             OnDisconnect::Drain => client.watch.ignore_client(),
         }
-        let attempt = attempt(client, request, &upstream, worker).await;
+        let (splice, mode) = request.for_upstream(&upstream);
+        let attempt = attempt(client, request, (&upstream, &splice), worker).await;
         match attempt {
             Ok(answer) if is_refusal(&answer) && untried(request, &tried) => {
                 chosen.failed(now_ms);
@@ -91,7 +94,7 @@ pub async fn exchange(
             }
             Ok(answer) => {
                 chosen.answered();
-                return answered(client, request, (answer, chosen), worker, exchange).await;
+                return answered(client, request, (answer, mode, chosen), worker, exchange).await;
             }
             Err(Attempt::ClientLeft) => return Err(Failure::ClientLeft),
             Err(failed) => {
@@ -135,7 +138,7 @@ fn untried(request: &Request<'_>, tried: &[DeploymentId]) -> bool {
 async fn answered(
     client: &mut Client,
     request: &Request<'_>,
-    (answer, chosen): (Answer, Chosen),
+    (answer, mode, chosen): (Answer, StreamMode, Chosen),
     worker: &Rc<Worker>,
     exchange: &mut Exchange,
 ) -> Result<Persist, Failure> {
@@ -151,7 +154,7 @@ async fn answered(
         client.watch.ignore_client();
         return Err(error.into());
     }
-    let relayed = relay::run(client, request, &chosen.upstream, answer, worker, exchange).await;
+    let relayed = relay::run(client, request, &chosen.upstream, (answer, mode), exchange).await;
     client.watch.ignore_client();
     relayed
 }
@@ -160,18 +163,20 @@ async fn answered(
 async fn attempt(
     client: &mut Client,
     request: &Request<'_>,
-    upstream: &Upstream,
+    (upstream, splice): (&Upstream, &Splice<'_>),
     worker: &Rc<Worker>,
 ) -> Result<Answer, Attempt> {
     let (mut stream, reused) = match worker.upstreams.take(upstream, worker.watches.now_ms()) {
         Some(stream) => (stream, true),
         None => {
             metrics::add(&worker.counters.upstream_connects, 1);
-            (connect(upstream, &worker.tls).await.map_err(|_| Attempt::NotSent)?, false)
+            // Boxed, since it is rare, and larger than all else that a connection's task holds.
+            let connecting = Box::pin(connect(upstream, &worker.tls));
+            (connecting.await.map_err(|_| Attempt::NotSent)?, false)
         }
     };
     metrics::add(&worker.counters.upstream_attempts, 1);
-    let sent = send(&mut stream, client, request, upstream, worker).await;
+    let sent = send(&mut stream, client, request, (upstream, splice), worker).await;
     // An upstream may answer before it has read everything, and close: what it said is worth more than our
     // error.
     if let Err(Fired::Deadline) = sent {
@@ -194,11 +199,10 @@ async fn send(
     stream: &mut Stream,
     client: &Client,
     request: &Request<'_>,
-    upstream: &Upstream,
+    (upstream, splice): (&Upstream, &Splice<'_>),
     worker: &Rc<Worker>,
 ) -> Result<io::Result<()>, Fired> {
     let limit = Duration::from_millis(upstream.spec.idle_timeout_ms.into());
-    let (splice, _) = request.for_upstream(upstream);
     let body = &client.input()[request.body.range.clone()];
     let body_len = splice.rewritten_len(body.len());
     let mut out = worker.buffers.take();
@@ -241,8 +245,8 @@ async fn receive(
     worker: &Rc<Worker>,
     reused: bool,
 ) -> Result<Answer, Attempt> {
-    let limit = Duration::from_millis(upstream.spec.first_byte_timeout_ms.into());
-    let began = Instant::now();
+    let limit_ms = u64::from(upstream.spec.first_byte_timeout_ms);
+    let began_ms = worker.watches.now_ms();
     let broken = || Attempt::Lost(RequestError::UpstreamBroken);
     let mut buffer = worker.buffers.take();
     buffer.resize(HEADROOM, 0);
@@ -267,8 +271,8 @@ async fn receive(
         }
         let at = buffer.len();
         // For the whole head: an upstream that drips it is as slow as one that is silent.
-        let left = limit.saturating_sub(began.elapsed());
-        match client.watch.run(left, stream.read(buffer, at)).await {
+        let left_ms = limit_ms.saturating_sub(worker.watches.now_ms() - began_ms);
+        match client.watch.run(Duration::from_millis(left_ms), stream.read(buffer, at)).await {
             Ok((Ok(1..), filled)) => buffer = filled,
             Ok((Ok(0) | Err(_), _)) if reused && at == HEADROOM => return Err(Attempt::Unclear),
             Ok((Ok(0) | Err(_), _)) => return Err(broken()),

@@ -29,6 +29,7 @@ use std::ops::Range;
 use self::bytes::{is_scalar, is_white, plain_run, string_end};
 use self::nesting::Nesting;
 use self::text::RawKey;
+use crate::step;
 
 /// The deepest nesting that is followed, the top-level object included.
 pub const DEPTH_MAX: usize = 512;
@@ -186,6 +187,10 @@ impl MemberScan {
         let mut i = 0;
         while i < piece.len() {
             let next = match self.state {
+                State::FirstKey | State::NextKey => match self.usual_key(piece, i) {
+                    Some(at) => self.value(piece[at], at),
+                    None => self.between(piece, i),
+                },
                 State::Key => self.key(piece, i),
                 State::Scalar => Ok(self.scalar(piece, i, &mut found)),
                 State::Text => Ok(self.text(piece, i, &mut found)),
@@ -221,6 +226,26 @@ impl MemberScan {
     #[must_use]
     pub fn failed(&self) -> bool {
         self.state == State::Failed
+    }
+
+    /// A short key without escapes, its colon, and at most one space on either side: `None` where it is not of this
+    /// form, else where its value begins, which is in `piece`.
+    fn usual_key(&mut self, piece: &[u8], from: usize) -> Option<usize> {
+        let quote = from + usize::from(piece[from] == b' ');
+        let inside = piece.get(quote + 1..).filter(|_| piece[quote] == b'"')?;
+        let stops = step::text_stops(inside.first_chunk()?);
+        let len = stops.trailing_zeros() as usize;
+        let key = inside.get(..len).filter(|_| inside.get(len..len + 2) == Some(b"\":"))?;
+        let colon = quote + 1 + len + 1;
+        let start = colon + 1 + usize::from(*piece.get(colon + 1)? == b' ');
+        if start >= piece.len() || is_white(piece[start]) {
+            return None;
+        }
+        self.name = self.watched.iter().position(|name| name.as_bytes() == key);
+        self.key_escaped = false;
+        self.key_start = self.at + quote;
+        self.end.has_members = true;
+        Some(start)
     }
 
     /// One byte of the top level's grammar, after any white space.

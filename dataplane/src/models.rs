@@ -13,7 +13,7 @@ use crate::http::head_write;
 use crate::json::text::escape;
 use crate::route;
 use crate::serve::append_closing_lines;
-use crate::tables::AliasRoute;
+use crate::tables::{AliasRoute, Caller, Routes};
 use crate::worker::Worker;
 
 /// Answers with one model, or with all.
@@ -26,25 +26,16 @@ pub async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Persist, Failure> {
     let end = client.read_body(received, |_| Ok(())).await?.end;
-    let routes = worker.routes();
     let mut body = Vec::new();
-    if let Some(name) = model {
-        let (alias, allowed) = route::alias(&routes, name, &admitted.caller);
-        let alias = alias.filter(|_| allowed).ok_or(RequestError::Model)?;
-        exchange.set_alias(alias.id);
-        append_model(&mut body, alias);
-    } else {
-        let mut aliases: Vec<&Arc<AliasRoute>> =
-            routes.aliases.values().filter(|alias| admitted.caller.allow.allows(alias.id)).collect();
-        aliases.sort_by(|a, b| a.name.cmp(&b.name));
-        body.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
-        for (index, alias) in aliases.into_iter().enumerate() {
-            if index > 0 {
-                body.push(b',');
-            }
+    match model {
+        None => append_all(&mut body, &worker.routes(), &admitted.caller),
+        Some(name) => {
+            let routes = worker.routes();
+            let (alias, allowed) = route::alias(&routes, name, &admitted.caller);
+            let alias = alias.filter(|_| allowed).ok_or(RequestError::Model)?;
+            exchange.set_alias(alias.id);
             append_model(&mut body, alias);
         }
-        body.extend_from_slice(b"]}");
     }
     client.release(end);
     let persist = if worker.is_draining() { Persist::Close } else { received.head.persist };
@@ -59,6 +50,20 @@ pub async fn answer(
     let out = client.write(out, 0..len).await.map_err(|Gone| Failure::ClientLeft)?;
     worker.buffers.give(out);
     Ok(persist)
+}
+
+fn append_all(out: &mut Vec<u8>, routes: &Routes, caller: &Caller) {
+    let mut aliases: Vec<&Arc<AliasRoute>> =
+        routes.aliases.values().filter(|alias| caller.allow.allows(alias.id)).collect();
+    aliases.sort_by(|a, b| a.name.cmp(&b.name));
+    out.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
+    for (index, alias) in aliases.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        append_model(out, alias);
+    }
+    out.extend_from_slice(b"]}");
 }
 
 fn append_model(out: &mut Vec<u8>, alias: &AliasRoute) {

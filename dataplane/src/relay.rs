@@ -81,6 +81,8 @@ struct Relay<'a> {
     held: Vec<u8>,
     head_sent: bool,
     done: bool,
+    /// When the first or the last bytes came, whichever was later.
+    now: Instant,
 }
 
 /// Relays `answer` to its end. The request's bytes are released.
@@ -88,12 +90,11 @@ pub async fn run(
     client: &mut Client,
     request: &Request<'_>,
     upstream: &Upstream,
-    answer: Answer,
-    worker: &Rc<Worker>,
+    (answer, mode): (Answer, StreamMode),
     exchange: &mut Exchange,
 ) -> Result<Persist, Failure> {
     let Answer { stream, head, buffer, head_at, body_at } = answer;
-    let (_, mode) = request.for_upstream(upstream);
+    let worker = &client.worker().clone();
     let meter = Meter::new(&head, mode, &worker.meters);
     client.release(request.body.end);
     let framing = client_framing(&head, &meter, request.received.head.http_1_0);
@@ -114,6 +115,7 @@ pub async fn run(
         held: Vec::new(),
         head_sent: false,
         done: false,
+        now: request.received.at,
     };
     relay.exchange.set_status(head.status);
     let mut out = relay.worker.buffers.take();
@@ -218,8 +220,12 @@ impl Relay<'_> {
 
     /// Meters body bytes; what may go to the client now is in the returned range.
     fn observe(&mut self, data: Range<usize>) -> Range<usize> {
-        if !data.is_empty() {
-            self.exchange.body_byte();
+        let first = !data.is_empty() && !self.exchange.has_body();
+        if first || self.done {
+            self.now = Instant::now();
+        }
+        if first {
+            self.exchange.first_byte(self.now);
         }
         let range = match &mut self.meter {
             Meter::Whole(meter) => {
@@ -294,7 +300,7 @@ impl Relay<'_> {
         if !self.done {
             return;
         }
-        self.exchange.settle(self.status);
+        self.exchange.settle_at(self.status, self.now);
         if self.persist_upstream == Persist::KeepAlive {
             let closed = std::mem::replace(&mut self.stream, Stream::Closed);
             self.worker.upstreams.give(self.upstream, closed, self.worker.watches.now_ms());

@@ -1,10 +1,11 @@
 //! From a path and a body to an alias, and from an alias to a deployment.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use wire::event::Endpoint;
 use wire::id::DeploymentId;
 
@@ -98,7 +99,7 @@ const DOWN_MS_MAX: u64 = 10_000;
 
 /// Chooses deployments for one worker.
 pub struct Balance {
-    loads: std::cell::RefCell<HashMap<DeploymentId, Rc<Load>>>,
+    loads: RefCell<HashMap<DeploymentId, Rc<Load>, RandomState>>,
     random: Cell<u64>,
 }
 
@@ -113,7 +114,7 @@ impl Balance {
     /// `seed` sets the order of choices.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { loads: std::cell::RefCell::default(), random: Cell::new(seed | 1) }
+        Self { loads: RefCell::default(), random: Cell::new(seed | 1) }
     }
 
     /// Chooses among those not in `tried`: two by weight, and of them the less loaded for its weight. Those

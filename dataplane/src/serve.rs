@@ -40,7 +40,8 @@ impl Request<'_> {
     /// How the body goes to `upstream`, and what its answer's stream then has that the client did not ask
     /// for.
     pub fn for_upstream<'u>(&'u self, upstream: &'u Upstream) -> (Splice<'u>, StreamMode) {
-        let model = Some(upstream.spec.upstream_model.as_str()).filter(|model| !model.is_empty());
+        // An upstream without a name of its own for the model knows it by the alias.
+        let named = !upstream.spec.upstream_model.is_empty() && upstream.spec.upstream_model != self.alias.name;
         let streamed = self.scanned.stream && self.endpoint != Endpoint::Embeddings;
         let asked = self.scanned.asks_usage();
         let continuous = upstream.spec.dialect.has_continuous_usage()
@@ -52,7 +53,7 @@ impl Request<'_> {
             (true, false, true) => (UsageAsk::IncludeContinuous, StreamMode::Cut),
             (true, true, true) => (UsageAsk::IncludeContinuous, StreamMode::CutMembers),
         };
-        (plan(&self.scanned, model.unwrap_or(&self.alias.name), ask), mode)
+        (plan(&self.scanned, named.then_some(upstream.model_text.as_str()), ask), mode)
     }
 }
 
@@ -69,11 +70,11 @@ async fn request(client: &mut Client, worker: &Rc<Worker>) -> Persist {
         Ok(None) => return Persist::Close,
         Err(error) => return refuse(client, worker, error, None).await,
     };
-    let (admitted, mut exchange) = match admit(client, &received, worker) {
+    let (mut admitted, mut exchange) = match admit(client, &received, worker) {
         Ok(admitted) => admitted,
         Err(error) => return refuse(client, worker, error, Some(&received)).await,
     };
-    match serve(client, &received, &admitted, worker, &mut exchange).await {
+    match serve(client, &received, &mut admitted, worker, &mut exchange).await {
         Ok(persist) => persist,
         Err(Failure::Refused(error)) => {
             let reply = error.reply();
@@ -94,8 +95,8 @@ fn admit(
     received: &Received,
     worker: &Rc<Worker>,
 ) -> Result<(Admitted, Exchange), RequestError> {
-    worker.catch_up();
-    let admitted = auth::admit(&received.head, client.input(), &worker.tables, &worker.cache)?;
+    let revision = worker.catch_up();
+    let admitted = auth::admit(&received.head, client.input(), revision, &worker.tables, &worker.cache)?;
     if worker.spool_full() {
         return Err(RequestError::Overloaded(Overload::Spool));
     }
@@ -107,7 +108,7 @@ fn admit(
 async fn serve(
     client: &mut Client,
     received: &Received,
-    admitted: &Admitted,
+    admitted: &mut Admitted,
     worker: &Rc<Worker>,
     exchange: &mut Exchange,
 ) -> Result<Persist, Failure> {
@@ -126,14 +127,15 @@ async fn serve(
         return Err(RequestError::ModelMismatch.into());
     }
     // The body may have taken a while: is the key still good?
-    worker.catch_up();
-    let caller = auth::again(&admitted.digest, &worker.tables, &worker.cache)?;
-    let routes = worker.routes();
-    let (alias, allowed) = route::alias(&routes, scanned.model.as_str(), &caller);
-    if let Some(alias) = alias {
-        exchange.set_alias(alias.id);
-    }
-    let alias = alias.filter(|_| allowed).ok_or(RequestError::Model)?.clone();
+    admitted.renew(worker.catch_up(), &worker.tables, &worker.cache)?;
+    let alias = {
+        let routes = worker.routes();
+        let (alias, allowed) = route::alias(&routes, scanned.model.as_str(), &admitted.caller);
+        if let Some(alias) = alias {
+            exchange.set_alias(alias.id);
+        }
+        alias.filter(|_| allowed).ok_or(RequestError::Model)?.clone()
+    };
     let request = Request { received, body, scanned, endpoint, alias };
     forward::exchange(client, &request, worker, exchange).await
 }
@@ -166,4 +168,18 @@ pub fn append_closing_lines(out: &mut Vec<u8>, request_id: &[u8], http_1_0: bool
         Persist::KeepAlive => {}
     }
     head_write::end(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_connection_takes_less_than_four_kilobytes() {
+        assert!(bytes_of_future(connection) < 4096, "{} bytes", bytes_of_future(connection));
+    }
 }

@@ -6,9 +6,13 @@
 pub(crate) const STEP: usize = 16;
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(crate) use self::portable::{carriage_returns, controls, json_stops, name_stops, quotes};
+pub(crate) use self::portable::{
+    carriage_returns, controls, json_stops, name_stops, quotes, target_stops, text_stops,
+};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use self::sse2::{carriage_returns, controls, json_stops, name_stops, quotes};
+pub(crate) use self::sse2::{
+    carriage_returns, controls, json_stops, name_stops, quotes, target_stops, text_stops,
+};
 
 /// The place of the first byte that `mask` marks in a step, or else `alone` in what is left behind the last whole
 /// one.
@@ -39,6 +43,12 @@ pub(crate) fn is_control(byte: u8) -> bool {
 #[inline]
 pub(crate) fn is_usual_in_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
+/// True for the bytes of a request target: visible ASCII but for the number sign, which begins a fragment.
+#[inline]
+pub(crate) fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'#'
 }
 
 /// Whether a byte changes nothing in a nested JSON value: white space, `,`, `:`, and what numbers and literals are
@@ -87,6 +97,26 @@ mod sse2 {
             let bytes = load(step);
             let low = _mm_andnot_si128(equal(bytes, b'\t'), within(bytes, 0, 0x20));
             mask(_mm_or_si128(low, equal(bytes, 0x7f)))
+        }
+    }
+
+    /// Where a quote or a backslash is.
+    #[inline]
+    pub(crate) fn text_stops(step: &[u8; STEP]) -> u32 {
+        // SAFETY: every x86-64 processor has SSE2.
+        unsafe {
+            let bytes = load(step);
+            mask(_mm_or_si128(equal(bytes, b'"'), equal(bytes, b'\\')))
+        }
+    }
+
+    /// Where a byte is that no request target has.
+    #[inline]
+    pub(crate) fn target_stops(step: &[u8; STEP]) -> u32 {
+        // SAFETY: every x86-64 processor has SSE2.
+        unsafe {
+            let bytes = load(step);
+            !mask(_mm_andnot_si128(equal(bytes, b'#'), within(bytes, b'!', 94))) & 0xffff
         }
     }
 
@@ -151,7 +181,7 @@ mod sse2 {
 
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable {
-    use super::{STEP, is_control, is_plain_json, is_usual_in_name};
+    use super::{STEP, is_control, is_plain_json, is_target_byte, is_usual_in_name};
 
     fn mask(step: &[u8; STEP], searched: impl Fn(u8) -> bool) -> u32 {
         step.iter().rev().fold(0, |mask, &byte| mask << 1 | u32::from(searched(byte)))
@@ -177,6 +207,16 @@ mod portable {
         mask(step, is_control)
     }
 
+    /// Where a quote or a backslash is.
+    pub(crate) fn text_stops(step: &[u8; STEP]) -> u32 {
+        mask(step, |byte| byte == b'"' || byte == b'\\')
+    }
+
+    /// Where a byte is that no request target has.
+    pub(crate) fn target_stops(step: &[u8; STEP]) -> u32 {
+        mask(step, |byte| !is_target_byte(byte))
+    }
+
     /// Where a byte is not usual in a field name.
     pub(crate) fn name_stops(step: &[u8; STEP]) -> u32 {
         mask(step, |byte| !is_usual_in_name(byte))
@@ -198,6 +238,8 @@ mod tests {
                 assert_eq!(quotes(&step), portable::quotes(&step), "{step:?}");
                 assert_eq!(carriage_returns(&step), portable::carriage_returns(&step), "{step:?}");
                 assert_eq!(controls(&step), portable::controls(&step), "{step:?}");
+                assert_eq!(text_stops(&step), portable::text_stops(&step), "{step:?}");
+                assert_eq!(target_stops(&step), portable::target_stops(&step), "{step:?}");
                 assert_eq!(name_stops(&step), portable::name_stops(&step), "{step:?}");
             }
         }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use wire::id::{AliasId, ApplicationId, AttributionId, KeyDigest};
 use wire::request_id::RequestIds;
 use wire::table::{Allow, Key};
@@ -87,8 +88,8 @@ pub struct AliasRoute {
 
 /// What a request is routed by. Replaced whole.
 pub struct Routes {
-    /// By name.
-    pub aliases: HashMap<String, Arc<AliasRoute>>,
+    /// By name. Its keys are the administrators', so nobody can choose them to collide.
+    pub aliases: HashMap<String, Arc<AliasRoute>, RandomState>,
     /// The permutation behind `x-request-id`.
     pub request_ids: RequestIds,
 }
@@ -111,7 +112,7 @@ impl Tables {
         let mut key = [0; 16];
         // Only requests that are refused before the first snapshot see ids under this key.
         let _ = getrandom::fill(&mut key);
-        let routes = Routes { aliases: HashMap::new(), request_ids: RequestIds::new(&key) };
+        let routes = Routes { aliases: HashMap::default(), request_ids: RequestIds::new(&key) };
         Self {
             keys: ArcSwap::default(),
             applications: DashMap::new(),

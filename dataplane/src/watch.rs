@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crate::auth::unix_ms;
 use crate::sys::HangupPoll;
 
 /// How often a worker sweeps: how late a deadline or a departure may be noticed.
@@ -37,13 +38,21 @@ struct Entry {
     waker: Option<Waker>,
 }
 
+/// The clocks, as of a sweep.
+#[derive(Clone, Copy)]
+struct Swept {
+    at: Instant,
+    now_ms: u64,
+    unix_ms: u64,
+}
+
 const NEVER: u64 = u64::MAX;
 const NO_CLIENT: RawFd = -1;
 
 /// All entries of a worker.
 pub struct Watches {
     began: Instant,
-    now_ms: Cell<u64>,
+    swept: Cell<Swept>,
     entries: RefCell<Vec<Option<Entry>>>,
     free: RefCell<Vec<usize>>,
     poll: RefCell<HangupPoll>,
@@ -52,9 +61,10 @@ pub struct Watches {
 
 impl Default for Watches {
     fn default() -> Self {
+        let began = Instant::now();
         Self {
-            began: Instant::now(),
-            now_ms: Cell::new(0),
+            began,
+            swept: Cell::new(Swept { at: began, now_ms: 0, unix_ms: unix_ms() }),
             entries: RefCell::default(),
             free: RefCell::default(),
             poll: RefCell::default(),
@@ -84,13 +94,23 @@ impl Watches {
 
     /// Coarse monotonic time in milliseconds, as of the last sweep.
     pub fn now_ms(&self) -> u64 {
-        self.now_ms.get()
+        self.swept.get().now_ms
+    }
+
+    /// Unix time in milliseconds at `instant`. A step of the system's clock shows from the next sweep on.
+    pub fn unix_ms(&self, instant: Instant) -> u64 {
+        let swept = self.swept.get();
+        let since = instant.saturating_duration_since(swept.at).as_millis();
+        let before = swept.at.saturating_duration_since(instant).as_millis();
+        let (since, before) = (u64::try_from(since).unwrap_or(0), u64::try_from(before).unwrap_or(0));
+        (swept.unix_ms + since).saturating_sub(before)
     }
 
     /// Wakes what is due, and whose client has left; where the process is ending, also what is idle.
     pub fn sweep(&self, draining: bool) {
-        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(NEVER - 1);
-        self.now_ms.set(now_ms);
+        let at = Instant::now();
+        let now_ms = u64::try_from((at - self.began).as_millis()).unwrap_or(NEVER - 1);
+        self.swept.set(Swept { at, now_ms, unix_ms: unix_ms() });
         let mut poll = self.poll.borrow_mut();
         poll.clear();
         let mut woken = Vec::new();
@@ -138,7 +158,7 @@ impl Watch {
     pub async fn run<F: Future>(&self, limit: Duration, operation: F) -> Result<F::Output, Fired> {
         // One sweep more than asked for, since the coarse clock may be that much behind.
         let limit_ms = u64::try_from((limit + SWEEP_INTERVAL).as_millis()).unwrap_or(NEVER);
-        let deadline_ms = self.watches.now_ms.get().saturating_add(limit_ms);
+        let deadline_ms = self.watches.now_ms().saturating_add(limit_ms);
         let mut operation = pin!(operation);
         let mut begun = false;
         std::future::poll_fn(|context| {

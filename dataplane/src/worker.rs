@@ -3,7 +3,7 @@
 //! Nothing here can block: what other threads also touch are atomics, the tables (a DashMap shard's lock on a
 //! miss of the worker's own cache), and channels that are never full.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::net::TcpListener as StdListener;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -144,19 +144,20 @@ impl Worker {
         }
     }
 
-    /// Forgets what was looked up if the tables have changed since.
-    pub fn catch_up(&self) {
+    /// Forgets what was looked up if the tables have changed since; gives their revision.
+    pub fn catch_up(&self) -> u64 {
         let revision = self.tables.revision();
         let mut seen = self.seen.borrow_mut();
         if seen.0 != revision {
             self.cache.clear();
             *seen = (revision, self.tables.routes());
         }
+        revision
     }
 
-    /// What requests are routed by, as of the last `catch_up`.
-    pub fn routes(&self) -> Arc<Routes> {
-        self.seen.borrow().1.clone()
+    /// What requests are routed by, as of the last `catch_up`. Not to be held while anything is awaited.
+    pub fn routes(&self) -> Ref<'_, Routes> {
+        Ref::map(self.seen.borrow(), |seen| &*seen.1)
     }
 
     /// Whether the process was told to end.

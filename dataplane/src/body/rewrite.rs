@@ -9,11 +9,9 @@
 //! `stream_options` is added before the closing brace, or merged into the one that is there. Edits are sorted
 //! and do not overlap.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use super::scan::{ScannedRequest, StreamOptions, Switch};
-use crate::json::text::escape;
 
 /// The model, and two switches in `stream_options`.
 const EDITS_MAX: usize = 3;
@@ -50,16 +48,16 @@ pub struct Splice<'m> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Edit<'m> {
     range: Range<usize>,
-    text: Cow<'m, str>,
+    text: &'m str,
 }
 
-/// Plans the edits of a scanned body.
+/// Plans the edits of a scanned body. `model_text` is the inside of the JSON string that the upstream is to read
+/// as its model; `None` leaves the client's.
 #[must_use]
-pub fn plan<'m>(scanned: &ScannedRequest, upstream_model: &'m str, usage: UsageAsk) -> Splice<'m> {
+pub fn plan<'m>(scanned: &ScannedRequest, model_text: Option<&'m str>, usage: UsageAsk) -> Splice<'m> {
     let mut splice = Splice::default();
-    if scanned.model.as_str() != upstream_model {
-        let inside = scanned.model_value.start + 1..scanned.model_value.end - 1;
-        splice.push(inside, escape(upstream_model));
+    if let Some(text) = model_text {
+        splice.push(scanned.model_value.start + 1..scanned.model_value.end - 1, text);
     }
     let continuous = usage == UsageAsk::IncludeContinuous;
     if scanned.stream && usage != UsageAsk::Leave {
@@ -67,11 +65,11 @@ pub fn plan<'m>(scanned: &ScannedRequest, upstream_model: &'m str, usage: UsageA
             None => {
                 let member = if continuous { MEMBER_BOTH } else { MEMBER_USAGE };
                 // There is a member before it in any case: the model.
-                splice.push(scanned.object_end..scanned.object_end, member.into());
+                splice.push(scanned.object_end..scanned.object_end, member);
             }
             Some(options) if options.is_null => {
                 let value = if continuous { OPTIONS_BOTH } else { OPTIONS_USAGE };
-                splice.push(options.value.clone(), value.into());
+                splice.push(options.value.clone(), value);
             }
             Some(options) => splice.merge(options, continuous),
         }
@@ -81,7 +79,7 @@ pub fn plan<'m>(scanned: &ScannedRequest, upstream_model: &'m str, usage: UsageA
 }
 
 impl<'m> Splice<'m> {
-    fn push(&mut self, range: Range<usize>, text: Cow<'m, str>) {
+    fn push(&mut self, range: Range<usize>, text: &'m str) {
         self.edits[self.count] = Edit { range, text };
         self.count += 1;
     }
@@ -91,7 +89,7 @@ impl<'m> Splice<'m> {
     fn merge(&mut self, options: &StreamOptions, continuous: bool) {
         let mut absent = |switch: &Option<Switch>| {
             if let Some(switch) = switch.as_ref().filter(|switch| !switch.on) {
-                self.push(switch.value.clone(), "true".into());
+                self.push(switch.value.clone(), "true");
             }
             switch.is_none()
         };
@@ -106,7 +104,7 @@ impl<'m> Splice<'m> {
             (false, true, true) => BOTH,
             (true, true, true) => COMMA_BOTH,
         };
-        self.push(options.value.end - 1..options.value.end - 1, add.into());
+        self.push(options.value.end - 1..options.value.end - 1, add);
     }
 
     /// Whether the body goes out as it came in.

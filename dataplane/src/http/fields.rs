@@ -98,7 +98,7 @@ fn decimal(value: &[u8]) -> Option<u64> {
 /// The names of the fields that go on.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AllowList {
-    /// In lower case, each shorter than 32 bytes.
+    /// In lower case, each of 1 to 31 bytes.
     names: &'static [&'static str],
     /// Bit `n` is set where a name is `n` bytes long: most of what comes is told by its length.
     lengths: u32,
@@ -119,7 +119,10 @@ impl AllowList {
         if name.len() >= 32 || self.lengths >> name.len() & 1 == 0 {
             return None;
         }
-        self.names.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+        let first = name.first()?.to_ascii_lowercase();
+        self.names.iter().position(|known| {
+            known.as_bytes()[0] == first && name.eq_ignore_ascii_case(known.as_bytes())
+        })
     }
 }
 

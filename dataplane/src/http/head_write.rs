@@ -31,6 +31,9 @@ pub fn request_line(out: &mut Vec<u8>, method: &str, target: &[&[u8]]) {
 
 /// Appends a status line. A status without a name here goes without a reason, as it may (RFC 9112 §4).
 pub fn status_line(out: &mut Vec<u8>, status: u16) {
+    if status == 200 {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     decimal(out, u64::from(status));
     out.push(b' ');

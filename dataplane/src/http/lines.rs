@@ -79,6 +79,9 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
 fn name_len(line: &[u8]) -> usize {
     let usual = step::position(line, step::name_stops, |byte| !step::is_usual_in_name(byte));
     let usual = usual.unwrap_or(line.len());
+    if line.get(usual) == Some(&b':') {
+        return usual;
+    }
     usual + line[usual..].iter().take_while(|&&byte| is_token_byte(byte)).count()
 }
 

@@ -6,6 +6,7 @@
 
 use super::head_error::HeadError;
 use super::span::Span;
+use crate::step;
 
 /// The parts of a target that routing needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub(super) struct Target {
 impl Target {
     /// Splits `target`, which lies in `head` (RFC 9112 §3.2). `host` must have passed `check_host`.
     pub(super) fn parse(head: &[u8], target: &[u8], host: &[u8]) -> Result<Self, HeadError> {
-        if target.iter().any(|&byte| !byte.is_ascii_graphic() || byte == b'#') {
+        if step::position(target, step::target_stops, |byte| !step::is_target_byte(byte)).is_some() {
             return Err(HeadError::Target);
         }
         let origin = if target.starts_with(b"/") { target } else { origin_of_absolute(target, host)? };
@@ -61,7 +62,7 @@ pub(super) fn check_host(host: &[u8]) -> Result<(), HeadError> {
         (
             end,
             !name.is_empty()
-                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)),
+                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')),
         )
     };
     if valid && is_port(&host[name_length..]) { Ok(()) } else { Err(HeadError::Host) }

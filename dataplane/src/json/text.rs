@@ -37,6 +37,11 @@ pub enum TextError {
 /// # Errors
 /// [`TextError::Malformed`], or [`TextError::TooLong`] once `out` is full.
 pub fn unescape(raw: &[u8], out: &mut [u8]) -> Result<usize, TextError> {
+    let meaning = |byte: &u8| *byte == b'\\' || *byte == b'"' || *byte < 0x20;
+    if !raw.iter().any(meaning) {
+        out.get_mut(..raw.len()).ok_or(TextError::TooLong)?.copy_from_slice(raw);
+        return Ok(raw.len());
+    }
     let (mut i, mut len) = (0, 0);
     while let Some(&byte) = raw.get(i) {
         let mut utf8 = [0; 4];

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use wire::id::DeploymentId;
 
 use crate::net::Stream;
@@ -29,7 +30,7 @@ struct Idle {
 /// Idle connections by deployment, last used first.
 #[derive(Default)]
 pub struct UpstreamPool {
-    idle: RefCell<HashMap<DeploymentId, Vec<Idle>>>,
+    idle: RefCell<HashMap<DeploymentId, Vec<Idle>, RandomState>>,
 }
 
 impl UpstreamPool {

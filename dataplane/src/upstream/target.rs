@@ -12,6 +12,7 @@ use wire::event::Endpoint;
 use wire::table::{Deployment, Dialect};
 
 use crate::config::Credential;
+use crate::json::text::escape;
 
 /// Why a deployment can't be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -130,6 +131,8 @@ pub struct Upstream {
     pub spec: Deployment,
     /// Where it is; the same while only other properties change, so that idle connections stay good.
     pub target: Arc<Target>,
+    /// The inside of the JSON string that names the model to it; empty where it has the alias's own name.
+    pub model_text: String,
     /// The header lines that every request to it carries: host, accept-encoding, user-agent and the
     /// credential's.
     pub header_lines: Vec<u8>,
@@ -164,7 +167,8 @@ impl Upstream {
             header_lines.extend_from_slice(credential.secret.as_bytes());
             header_lines.extend_from_slice(b"\r\n");
         }
-        Ok(Self { spec, target, header_lines })
+        let model_text = escape(&spec.upstream_model).into_owned();
+        Ok(Self { spec, target, model_text, header_lines })
     }
 
     /// Appends the path and query of `endpoint`.

@@ -2,12 +2,15 @@
 
 use super::super::scan::{RequestKind, RequestScan};
 use super::*;
+use crate::json::text::escape;
 
 fn rewrite(body: &str, upstream_model: &str, usage: UsageAsk) -> String {
     let mut scan = RequestScan::new(RequestKind::Streamable);
     scan.feed(body.as_bytes()).unwrap();
     let scanned = scan.finish(body.as_bytes()).unwrap();
-    let splice = plan(&scanned, upstream_model, usage);
+    let text = escape(upstream_model);
+    let model_text = (scanned.model.as_str() != upstream_model).then_some(&*text);
+    let splice = plan(&scanned, model_text, usage);
     let whole = splice.slices(body.as_bytes()).collect::<Vec<_>>().concat();
     assert_eq!(whole.len(), splice.rewritten_len(body.len()));
     assert_eq!(splice.is_empty(), whole == body.as_bytes());

@@ -27,7 +27,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Counts, usize)> {
             b"input_tokens_details" => reader.details(&mut counts.input)?,
             b"completion_tokens_details" => reader.details(&mut counts.completion)?,
             b"output_tokens_details" => reader.details(&mut counts.output)?,
-            _ => reader.details(&mut Tokens::default())?,
+            _ => reader.other(name)?,
         }
         Some(())
     })?;
@@ -80,9 +80,13 @@ impl<'a> Reader<'a> {
         let rest = &self.bytes[self.at..];
         let name = &rest[..find_quote(rest)?];
         self.at += name.len() + 1;
-        // An escape, a control byte or a letter beyond ASCII means more than meets the eye.
-        let plain = |byte: &u8| byte.is_ascii_graphic() && *byte != b'\\';
-        name.iter().all(plain).then_some(name)
+        Some(name)
+    }
+
+    /// A member that is not ours: an object of numbers, or a number.
+    fn other(&mut self, name: &[u8]) -> Option<()> {
+        check(name)?;
+        self.details(&mut Tokens::default())
     }
 
     /// A whole number, or null: `Some(None)` is one that is no count.
@@ -120,11 +124,16 @@ impl<'a> Reader<'a> {
                 b"cached_tokens" => tokens.cached = count,
                 b"cache_write_tokens" => tokens.cache_write = count,
                 b"reasoning_tokens" => tokens.reasoning = count,
-                _ => {}
+                _ => check(name)?,
             }
             Some(())
         })
     }
+}
+
+/// Refuses a name in which more may be than meets the eye: an escape, a control byte, a letter beyond ASCII.
+fn check(name: &[u8]) -> Option<()> {
+    name.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'\\').then_some(())
 }
 
 #[cfg(test)]
