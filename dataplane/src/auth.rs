@@ -1,7 +1,7 @@
 //! Who a request is from.
 //!
-//! A key's checksum refuses typing errors and garbage without a look-up. What is looked up is the SHA-256 of
-//! the whole key; the key itself is compared with nothing and kept nowhere. A worker keeps what it found for
+//! What is looked up is the SHA-256 of the whole key; the key itself is compared with nothing and kept nowhere. Its
+//! checksum refuses typing errors and garbage before they get to the table that all workers share. A worker keeps what it found for
 //! as long as the tables' revision stands still; `not_after` is checked on every hit, since time passes
 //! without a change.
 
@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 use wire::id::KeyDigest;
+use wire::key_format::{self, KEY_BYTES};
 
 use crate::error::RequestError;
 use crate::http::request_head::{CredentialKind, RequestHead};
@@ -31,10 +32,12 @@ impl AuthCache {
         self.found.borrow_mut().clear();
     }
 
-    fn caller(&self, tables: &Tables, digest: &KeyDigest) -> Option<Caller> {
-        if let Some(caller) = self.found.borrow().get(digest) {
-            return Some(caller.clone());
-        }
+    /// What was looked up before.
+    fn known(&self, digest: &KeyDigest) -> Option<Caller> {
+        self.found.borrow().get(digest).cloned()
+    }
+
+    fn look_up(&self, tables: &Tables, digest: &KeyDigest) -> Option<Caller> {
         let caller = tables.caller(digest)?;
         let mut found = self.found.borrow_mut();
         if found.len() >= CACHED_KEYS_MAX {
@@ -69,11 +72,16 @@ pub fn admit(
     }
     let credential = head.credential.ok_or(RequestError::NoKey)?;
     let key = credential.token.of(head_bytes);
-    if credential.kind == CredentialKind::Malformed || !wire::key_format::check(key) {
+    if credential.kind == CredentialKind::Malformed || key.len() != KEY_BYTES {
         return Err(RequestError::BadKey);
     }
     let digest = KeyDigest(Sha256::digest(key).into());
-    let caller = cache.caller(tables, &digest).ok_or(RequestError::BadKey)?;
+    // A key that was looked up before needs no check of its form.
+    let caller = match cache.known(&digest) {
+        Some(caller) => caller,
+        None if key_format::check(key) => cache.look_up(tables, &digest).ok_or(RequestError::BadKey)?,
+        None => return Err(RequestError::BadKey),
+    };
     let admitted = Admitted { digest, caller, revision };
     admitted.check_time()?;
     Ok(admitted)
@@ -88,7 +96,8 @@ impl Admitted {
         cache: &AuthCache,
     ) -> Result<(), RequestError> {
         if self.revision != revision {
-            self.caller = cache.caller(tables, &self.digest).ok_or(RequestError::BadKey)?;
+            let known = cache.known(&self.digest).or_else(|| cache.look_up(tables, &self.digest));
+            self.caller = known.ok_or(RequestError::BadKey)?;
             self.revision = revision;
         }
         self.check_time()

@@ -38,8 +38,8 @@ pub const WRITE_LIMIT: Duration = Duration::from_secs(60);
 pub const LINGER_LIMIT: Duration = Duration::from_secs(2);
 /// How much of a request's body is read after its answer, to keep the connection.
 const DRAIN_BYTES_MAX: u64 = 64 * 1024;
-/// The input buffer at first; a head and a small body fit.
-const INPUT_BYTES: usize = 4096;
+/// The input buffer at first; a head and a small body fit, and an idle connection holds no more.
+const INPUT_BYTES: usize = 2048;
 /// What the input buffer may keep between requests.
 const INPUT_KEEP_BYTES_MAX: usize = 16 * 1024;
 /// How much of a body one read takes at most, so that its scan never holds up the worker.

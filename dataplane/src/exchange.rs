@@ -15,6 +15,7 @@ use crate::auth::Admitted;
 use crate::error::{Overload, RequestError};
 use crate::metrics;
 use crate::slots::pool::Slot;
+use crate::watch::millis;
 use crate::worker::Worker;
 
 /// What is recorded of a client that left before its answer was complete.
@@ -111,7 +112,7 @@ impl Exchange {
     }
 
     fn elapsed_ms(&self, now: Instant) -> u32 {
-        u32::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u32::MAX)
+        u32::try_from(millis(now.saturating_duration_since(self.began))).unwrap_or(u32::MAX)
     }
 
     /// Whether the final counts stand in the slot.

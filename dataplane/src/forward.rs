@@ -72,11 +72,11 @@ pub async fn exchange(
     worker: &Rc<Worker>,
     exchange: &mut Exchange,
 ) -> Result<Persist, Failure> {
-    let mut tried: Vec<DeploymentId> = Vec::new();
+    let mut tried = Tried::default();
     let (mut last, mut sent_again) = (RequestError::Unavailable, 0);
-    while tried.len() + sent_again < ATTEMPTS_MAX {
+    while tried.ids().len() + sent_again < ATTEMPTS_MAX {
         let now_ms = worker.watches.now_ms();
-        let Some(chosen) = worker.balance.choose(&request.alias.upstreams, &tried, now_ms) else { break };
+        let Some(chosen) = worker.balance.choose(&request.alias.upstreams, tried.ids(), now_ms) else { break };
         let upstream = chosen.upstream.clone();
         tried.push(upstream.spec.id);
         exchange.attempt(upstream.spec.id);
@@ -88,7 +88,7 @@ pub async fn exchange(
         let (splice, mode) = request.for_upstream(&upstream);
         let attempt = attempt(client, request, (&upstream, &splice), worker).await;
         match attempt {
-            Ok(answer) if is_refusal(&answer) && untried(request, &tried) => {
+            Ok(answer) if is_refusal(&answer) && untried(request, tried.ids()) => {
                 chosen.failed(now_ms);
                 metrics::add(&worker.counters.upstream_failures, 1);
             }
@@ -112,7 +112,7 @@ pub async fn exchange(
                     Attempt::Unclear => {
                         // It may well serve the request on a new connection.
                         last = RequestError::UpstreamBroken;
-                        tried.pop();
+                        tried.count -= 1;
                         sent_again += 1;
                     }
                     Attempt::NotSent | Attempt::ClientLeft => {}
@@ -122,6 +122,24 @@ pub async fn exchange(
     }
     client.watch.ignore_client();
     Err(last.into())
+}
+
+/// The deployments that a request was sent to.
+#[derive(Default)]
+struct Tried {
+    ids: [DeploymentId; ATTEMPTS_MAX],
+    count: usize,
+}
+
+impl Tried {
+    fn push(&mut self, id: DeploymentId) {
+        self.ids[self.count] = id;
+        self.count += 1;
+    }
+
+    fn ids(&self) -> &[DeploymentId] {
+        &self.ids[..self.count]
+    }
 }
 
 /// The upstream says that it did not execute the request.
@@ -226,10 +244,7 @@ async fn send(
 }
 
 fn append_head(out: &mut Vec<u8>, input: &[u8], request: &Request<'_>, upstream: &Upstream, body_len: usize) {
-    out.extend_from_slice(b"POST ");
-    upstream.append_path(request.endpoint, out);
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    out.extend_from_slice(&upstream.header_lines);
+    out.extend_from_slice(upstream.head(request.endpoint));
     for (name, value) in request.received.head.forwarded() {
         head_write::header(out, name, value.of(input));
     }

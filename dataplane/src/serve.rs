@@ -118,10 +118,7 @@ async fn serve(
     if endpoint == Endpoint::Models {
         return models::answer(client, received, admitted, model_in_path.as_deref(), worker, exchange).await;
     }
-    let streamable = endpoint != Endpoint::Embeddings;
-    let mut scan = RequestScan::new(if streamable { RequestKind::Streamable } else { RequestKind::Whole });
-    let body = client.read_body(received, |piece| Ok(scan.feed(piece)?)).await?;
-    let scanned = scan.finish(&client.input()[body.range.clone()])?;
+    let (body, scanned) = read_body(client, received, endpoint).await?;
     exchange.set_request(endpoint, scanned.stream);
     if model_in_path.is_some_and(|in_path| in_path != scanned.model.as_str()) {
         return Err(RequestError::ModelMismatch.into());
@@ -138,6 +135,19 @@ async fn serve(
     };
     let request = Request { received, body, scanned, endpoint, alias };
     forward::exchange(client, &request, worker, exchange).await
+}
+
+/// Reads and scans the body.
+async fn read_body(
+    client: &mut Client,
+    received: &Received,
+    endpoint: Endpoint,
+) -> Result<(Body, ScannedRequest), Failure> {
+    let streamable = endpoint != Endpoint::Embeddings;
+    let mut scan = RequestScan::new(if streamable { RequestKind::Streamable } else { RequestKind::Whole });
+    let body = client.read_body(received, |piece| Ok(scan.feed(piece)?)).await?;
+    let scanned = scan.finish(&client.input()[body.range.clone()])?;
+    Ok((body, scanned))
 }
 
 fn decoded_model(asked: Asked<'_>) -> Result<Option<String>, RequestError> {

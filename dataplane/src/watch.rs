@@ -49,6 +49,11 @@ struct Swept {
 const NEVER: u64 = u64::MAX;
 const NO_CLIENT: RawFd = -1;
 
+/// Whole milliseconds; `as_millis` divides 128 bits.
+pub fn millis(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1000).saturating_add(duration.subsec_millis().into())
+}
+
 /// All entries of a worker.
 pub struct Watches {
     began: Instant,
@@ -100,16 +105,16 @@ impl Watches {
     /// Unix time in milliseconds at `instant`. A step of the system's clock shows from the next sweep on.
     pub fn unix_ms(&self, instant: Instant) -> u64 {
         let swept = self.swept.get();
-        let since = instant.saturating_duration_since(swept.at).as_millis();
-        let before = swept.at.saturating_duration_since(instant).as_millis();
-        let (since, before) = (u64::try_from(since).unwrap_or(0), u64::try_from(before).unwrap_or(0));
-        (swept.unix_ms + since).saturating_sub(before)
+        match instant.checked_duration_since(swept.at) {
+            Some(since) => swept.unix_ms + millis(since),
+            None => swept.unix_ms.saturating_sub(millis(swept.at.saturating_duration_since(instant))),
+        }
     }
 
     /// Wakes what is due, and whose client has left; where the process is ending, also what is idle.
     pub fn sweep(&self, draining: bool) {
         let at = Instant::now();
-        let now_ms = u64::try_from((at - self.began).as_millis()).unwrap_or(NEVER - 1);
+        let now_ms = millis(at - self.began);
         self.swept.set(Swept { at, now_ms, unix_ms: unix_ms() });
         let mut poll = self.poll.borrow_mut();
         poll.clear();
@@ -157,7 +162,7 @@ impl Watch {
     /// Runs `operation` for at most `limit`, unless it is given up for another reason first.
     pub async fn run<F: Future>(&self, limit: Duration, operation: F) -> Result<F::Output, Fired> {
         // One sweep more than asked for, since the coarse clock may be that much behind.
-        let limit_ms = u64::try_from((limit + SWEEP_INTERVAL).as_millis()).unwrap_or(NEVER);
+        let limit_ms = millis(limit).saturating_add(millis(SWEEP_INTERVAL));
         let deadline_ms = self.watches.now_ms().saturating_add(limit_ms);
         let mut operation = pin!(operation);
         let mut begun = false;

@@ -34,6 +34,10 @@ pub(super) struct ConnectionOptions {
 impl ConnectionOptions {
     /// Adds the options of one line.
     pub(super) fn add(&mut self, value: &[u8]) {
+        if value == b"keep-alive" {
+            self.keep_alive = true;
+            return;
+        }
         for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

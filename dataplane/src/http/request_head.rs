@@ -161,9 +161,7 @@ impl<'a> RequestLine<'a> {
 /// True for the version of any HTTP (RFC 9112 §2.3).
 #[cold]
 fn is_version(text: &[u8]) -> bool {
-    let number = text.strip_prefix(b"HTTP/").unwrap_or_default();
-    number.first().is_some_and(u8::is_ascii_digit)
-        && number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    matches!(text, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
 
 /// The method of a request line's token, which is case-sensitive (RFC 9110 §9.1).

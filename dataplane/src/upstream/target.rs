@@ -133,10 +133,17 @@ pub struct Upstream {
     pub target: Arc<Target>,
     /// The inside of the JSON string that names the model to it; empty where it has the alias's own name.
     pub model_text: String,
-    /// The header lines that every request to it carries: host, accept-encoding, user-agent and the
-    /// credential's.
-    pub header_lines: Vec<u8>,
+    /// For each endpoint that is forwarded how a request to it begins: the request line, and the header lines that
+    /// every one carries (host, accept-encoding, user-agent, the credential's).
+    heads: [Vec<u8>; FORWARDED.len()],
 }
+
+/// The endpoints that are forwarded, and the end of their path.
+const FORWARDED: [(Endpoint, &[u8]); 3] = [
+    (Endpoint::ChatCompletions, b"/chat/completions"),
+    (Endpoint::Completions, b"/completions"),
+    (Endpoint::Embeddings, b"/embeddings"),
+];
 
 impl Upstream {
     /// Makes a deployment ready for use; `before` is its former state, if it had one.
@@ -168,28 +175,36 @@ impl Upstream {
             header_lines.extend_from_slice(b"\r\n");
         }
         let model_text = escape(&spec.upstream_model).into_owned();
-        Ok(Self { spec, target, model_text, header_lines })
+        let heads = FORWARDED.map(|(_, operation)| {
+            let mut head = b"POST ".to_vec();
+            append_path(&spec, &target, operation, &mut head);
+            head.extend_from_slice(b" HTTP/1.1\r\n");
+            head.extend_from_slice(&header_lines);
+            head
+        });
+        Ok(Self { spec, target, model_text, heads })
     }
 
-    /// Appends the path and query of `endpoint`.
-    pub fn append_path(&self, endpoint: Endpoint, out: &mut Vec<u8>) {
-        let operation: &[u8] = match endpoint {
-            Endpoint::ChatCompletions => b"/chat/completions",
-            Endpoint::Completions => b"/completions",
-            Endpoint::Embeddings => b"/embeddings",
-            Endpoint::Models | Endpoint::Other => b"/",
-        };
-        out.extend_from_slice(self.target.prefix.as_bytes());
-        let version = self.spec.api_version.as_bytes();
-        if self.spec.dialect == Dialect::Azure && !version.is_empty() {
-            out.extend_from_slice(b"/openai/deployments/");
-            percent_encode(self.spec.upstream_model.as_bytes(), out);
-            out.extend_from_slice(operation);
-            out.extend_from_slice(b"?api-version=");
-            percent_encode(version, out);
-        } else {
-            out.extend_from_slice(operation);
-        }
+    /// How a request for `endpoint` begins; empty for one that is never forwarded.
+    #[must_use]
+    pub fn head(&self, endpoint: Endpoint) -> &[u8] {
+        let index = FORWARDED.iter().position(|(forwarded, _)| *forwarded == endpoint);
+        index.map_or(&[], |index| &self.heads[index])
+    }
+}
+
+/// Appends the path and query of an operation.
+fn append_path(spec: &Deployment, target: &Target, operation: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(target.prefix.as_bytes());
+    let version = spec.api_version.as_bytes();
+    if spec.dialect == Dialect::Azure && !version.is_empty() {
+        out.extend_from_slice(b"/openai/deployments/");
+        percent_encode(spec.upstream_model.as_bytes(), out);
+        out.extend_from_slice(operation);
+        out.extend_from_slice(b"?api-version=");
+        percent_encode(version, out);
+    } else {
+        out.extend_from_slice(operation);
     }
 }
 
@@ -232,10 +247,13 @@ mod tests {
         }
     }
 
+    fn head(upstream: &Upstream) -> String {
+        String::from_utf8(upstream.head(Endpoint::ChatCompletions).to_vec()).unwrap()
+    }
+
     fn path(upstream: &Upstream) -> String {
-        let mut out = Vec::new();
-        upstream.append_path(Endpoint::ChatCompletions, &mut out);
-        String::from_utf8(out).unwrap()
+        let head = head(upstream);
+        head.strip_prefix("POST ").and_then(|head| head.split_once(" HTTP/1.1\r\n")).unwrap().0.to_owned()
     }
 
     #[test]
@@ -265,8 +283,7 @@ mod tests {
         let credential =
             Credential { secret: Zeroizing::new("s3".into()), hosts: vec!["good.example:443".into()] };
         let lines = |dialect, url: &str| {
-            Upstream::new(spec(url, dialect, "C"), Some(&credential), None)
-                .map(|upstream| String::from_utf8(upstream.header_lines).unwrap())
+            Upstream::new(spec(url, dialect, "C"), Some(&credential), None).map(|upstream| head(&upstream))
         };
         let openai = lines(Dialect::Openai, "https://good.example/v1").unwrap();
         assert!(openai.contains("host: good.example\r\n") && openai.contains("authorization: Bearer s3\r\n"));
