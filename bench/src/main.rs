@@ -36,6 +36,8 @@ mod process;
 mod report;
 /// Where it was measured.
 mod machine;
+/// Instructions, counted by callgrind.
+mod instructions;
 /// Tables into Markdown files.
 mod write;
 
@@ -81,12 +83,15 @@ enum Role {
         #[arg(long)]
         to: SocketAddr,
     },
+    /// Counts instructions under callgrind, which do not depend on how busy the machine is.
+    Instructions(instructions::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.role {
         Some(Role::Forward { listen, to }) => subject::forward(listen, to),
+        Some(Role::Instructions(arguments)) => instructions::run(&arguments),
         None => bench(&arguments),
     }
 }

@@ -1,0 +1,77 @@
+//! What goes over the wire: requests as the Python SDK sends them, answers as OpenAI and vLLM give them.
+
+use load_tests::client;
+
+/// One line of a prompt: with a line end and quotes in it, as prompts have them.
+const LINE: &str = r#"Explain the word \"circulation\" to a reader who has never seen a mint. Be brief.\n"#;
+
+/// A request to chat completions as the Python SDK sends it.
+pub fn request(key: &str, body: &str) -> Vec<u8> {
+    let bearer = format!("Bearer {key}");
+    let headers = [
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, deflate"),
+        ("connection", "keep-alive"),
+        ("content-type", "application/json"),
+        ("user-agent", "OpenAI/Python 2.8.1"),
+        ("x-stainless-arch", "x64"),
+        ("x-stainless-async", "false"),
+        ("x-stainless-lang", "python"),
+        ("x-stainless-os", "Linux"),
+        ("x-stainless-package-version", "2.8.1"),
+        ("x-stainless-retry-count", "0"),
+        ("x-stainless-runtime", "CPython"),
+        ("x-stainless-runtime-version", "3.11.2"),
+        ("authorization", bearer.as_str()),
+    ];
+    client::request("POST", "/v1/chat/completions", &headers, body.as_bytes())
+}
+
+/// Where a body has its member `model`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelAt {
+    /// Before everything else.
+    First,
+    /// Behind everything else, where the SDKs put it.
+    Last,
+}
+
+/// A chat request's body of exactly `bytes` bytes, one long message and `members` in it; `members` end with a
+/// comma.
+pub fn chat_body(bytes: usize, model: &str, at: ModelAt, members: &str) -> String {
+    let model = format!(r#""model":"{model}""#);
+    let (front, back) = match at {
+        ModelAt::First => (format!("{{{model},"), String::from("}")),
+        ModelAt::Last => (String::from("{"), format!(",{model}}}")),
+    };
+    let members = members.trim_end_matches(',');
+    let comma = if members.is_empty() { "" } else { "," };
+    let mut body = format!(r#"{front}"messages":[{{"role":"user","content":""#);
+    let end = format!(r#""}}]{comma}{members}{back}"#);
+    while body.len() + LINE.len() + end.len() <= bytes {
+        body.push_str(LINE);
+    }
+    let rest = bytes.saturating_sub(body.len() + end.len());
+    body.extend(std::iter::repeat_n('.', rest));
+    body + &end
+}
+
+/// The head of an answer as vLLM gives it.
+pub const VLLM_HEAD: &str = "HTTP/1.1 200 OK\r\ndate: Sun, 01 Nov 2026 09:30:00 GMT\r\nserver: uvicorn\r\n\
+    content-length: 600\r\ncontent-type: application/json\r\n\r\n";
+
+/// The head of an answer as OpenAI gives it.
+pub const OPENAI_HEAD: &str = "HTTP/1.1 200 OK\r\nDate: Sun, 01 Nov 2026 09:30:00 GMT\r\n\
+    Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\
+    access-control-expose-headers: X-Request-ID\r\nopenai-organization: org-0123456789abcdefghij\r\n\
+    openai-processing-ms: 412\r\nopenai-project: proj_0123456789abcdefghij\r\nopenai-version: 2020-10-01\r\n\
+    x-envoy-upstream-service-time: 430\r\nx-ratelimit-limit-requests: 10000\r\n\
+    x-ratelimit-limit-tokens: 30000000\r\nx-ratelimit-remaining-requests: 9999\r\n\
+    x-ratelimit-remaining-tokens: 29999985\r\nx-ratelimit-reset-requests: 6ms\r\n\
+    x-ratelimit-reset-tokens: 0s\r\nx-request-id: req_0123456789abcdef0123456789abcdef\r\n\
+    strict-transport-security: max-age=31536000; includeSubDomains; preload\r\n\
+    cf-cache-status: DYNAMIC\r\nX-Content-Type-Options: nosniff\r\nServer: cloudflare\r\n\
+    CF-RAY: 0123456789abcdef-FRA\r\nalt-svc: h3=\":443\"; ma=86400\r\n\r\n";
+
+/// The tokens that the answers below tell.
+pub const USAGE: &str = r#"{"prompt_tokens":212,"completion_tokens":67,"total_tokens":279,"prompt_tokens_details":{"cached_tokens":128,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}"#;
