@@ -75,3 +75,34 @@ pub const OPENAI_HEAD: &str = "HTTP/1.1 200 OK\r\nDate: Sun, 01 Nov 2026 09:30:0
 
 /// The tokens that the answers below tell.
 pub const USAGE: &str = r#"{"prompt_tokens":212,"completion_tokens":67,"total_tokens":279,"prompt_tokens_details":{"cached_tokens":128,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}"#;
+
+/// The length of a stream's event.
+pub const EVENT_BYTES: usize = 250;
+
+/// An event of exactly `bytes` bytes with a token in it; `members` begin with a comma.
+pub fn event(bytes: usize, members: &str) -> String {
+    let front = r#"data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1793525400,"model":"Qwen/Qwen3-8B","choices":[{"index":0,"delta":{"content":""#;
+    let back = format!("\"}},\"finish_reason\":null}}]{members}}}\n\n");
+    let content = "circulation ".repeat(bytes);
+    let room = bytes.saturating_sub(front.len() + back.len());
+    format!("{front}{}{back}", &content[..room])
+}
+
+/// The event with the usage.
+pub fn usage_event() -> String {
+    format!(
+        "data: {{\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\",\
+         \"created\":1793525400,\"model\":\"Qwen/Qwen3-8B\",\"choices\":[],\"usage\":{USAGE}}}\n\n"
+    )
+}
+
+/// A whole answer of 600 bytes.
+pub fn whole_answer() -> String {
+    let front = r#"{"id":"chatcmpl-0123456789abcdef","object":"chat.completion","created":1793525400,"model":"Qwen/Qwen3-8B","choices":[{"index":0,"message":{"role":"assistant","content":""#;
+    let back = format!(r#""}},"logprobs":null,"finish_reason":"stop"}}],"usage":{USAGE}}}"#);
+    let content = r"It goes round,\n".repeat(40);
+    let room = 600usize.saturating_sub(front.len() + back.len());
+    // An escape that is cut in two would not be JSON.
+    let content = content[..room].trim_end_matches('\\');
+    format!("{front}{content:.<room$}{back}")
+}

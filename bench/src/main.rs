@@ -174,8 +174,8 @@ fn publish(arguments: &Arguments, works: &[Work], results: &Results) -> anyhow::
     let file = arguments.json.display().to_string();
     std::fs::write(&arguments.json, serde_json::to_vec_pretty(results)?).context(file)?;
     if arguments.write {
-        write::into_file(Path::new("bench/README.md"), &format!("{summary}\n{details}"))?;
-        write::into_file(Path::new("README.md"), &summary)?;
+        write::into_file(Path::new("bench/README.md"), "bench", &format!("{summary}\n{details}"))?;
+        write::into_file(Path::new("README.md"), "bench", &summary)?;
     }
     Ok(())
 }

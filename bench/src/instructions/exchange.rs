@@ -13,7 +13,7 @@ use load_tests::client::{Amount, Plan, Report, Template};
 use load_tests::upstream::{Options, Script, Upstream};
 use pure::texts::{ModelAt, chat_body};
 
-use super::profile::Profile;
+use super::profile::{Profile, SHA256};
 use super::valgrind::Callgrind;
 use crate::keys::Keys;
 use crate::process::{LOAD_CORE, pin};
@@ -98,12 +98,17 @@ pub(crate) struct Counted {
 impl Counted {
     /// Instructions of one unit, SHA-256 taken out.
     pub(crate) fn per_unit(&self) -> f64 {
-        (self.all.total - self.sha256()) as f64 / self.units as f64
+        self.of_unit(self.all.total - self.sha256())
+    }
+
+    /// The share of one unit.
+    pub(crate) fn of_unit(&self, instructions: u64) -> f64 {
+        instructions as f64 / self.units as f64
     }
 
     /// Instructions of SHA-256, which valgrind makes the data plane do in software.
     pub(crate) fn sha256(&self) -> u64 {
-        self.all.of_functions("sha2::")
+        self.all.of_functions(SHA256)
     }
 }
 
