@@ -17,14 +17,17 @@ const BATCH_EVENTS: usize = 1000;
 /// Keys of the snapshot's part.
 const PART_KEYS: u64 = 256;
 
+/// A frame that can be made, and what it is called.
+type Named = (&'static str, fn() -> Frame);
+
 pub(crate) fn cases() -> Vec<Case> {
-    let frames: [(&str, fn() -> Frame); 4] = [
+    let frames: [Named; 4] = [
         ("hello", hello),
         ("delta of one key", delta),
         ("snapshot's part of 256 keys", part),
         ("batch of 1000 usage events", batch),
     ];
-    let pair = |(name, frame): (&str, fn() -> Frame)| {
+    let pair = |(name, frame): Named| {
         [
             Case::new(GROUP, format!("{name}: encoded"), move || encoded(frame())),
             Case::new(GROUP, format!("{name}: decoded"), move || decoded(&frame())),

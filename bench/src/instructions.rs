@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             println!("{}", report::case(case, arguments.top));
         }
     } else {
-        let table = report::table(&works, &exchanges()?, &cases::count(filter)?);
+        let table = report::table(&valgrind::version()?, &works, &exchanges()?, &cases::count(filter)?);
         println!("{table}");
         if arguments.write {
             write::into_file(Path::new("bench/README.md"), "instructions", &table)?;

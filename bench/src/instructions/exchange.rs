@@ -96,6 +96,14 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
+    /// Adds up what the threads did.
+    fn new(units: u64, threads: Vec<Profile>) -> Self {
+        let worker = threads.iter().map(|thread| thread.total).max().unwrap_or(0);
+        let mut all = Profile::default();
+        threads.into_iter().for_each(|thread| all.merge(thread));
+        Self { units, beside_worker: all.total - worker, all }
+    }
+
     /// Instructions of one unit, SHA-256 taken out.
     pub(crate) fn per_unit(&self) -> f64 {
         self.of_unit(self.all.total - self.sha256())
@@ -121,34 +129,41 @@ pub(crate) fn count(works: &[&Exchanges], keep: Option<&Path>) -> anyhow::Result
     keys.sent.truncate(SENT_KEYS);
     let subject = Subject::dataplane_under(&callgrind.launcher(&OPTIONS), upstream.address(), &keys)?;
     let pid = *subject.pids.last().context("the data plane has a process")?;
-    callgrind.tell(pid, &["instrumentation", "on"])?;
-    let counted = works.iter().map(|work| {
+    let tell = |words: &[&str]| callgrind.tell(pid, words);
+    tell(&["instrumentation", "on"])?;
+    let count = |work: &&Exchanges| {
         upstream.clear_scripts();
         if work.interval_ms > 0 {
             upstream.script(Script { event_delay_ms: work.interval_ms, ..Script::default() });
         }
         let plan = work.plan(&subject, &keys);
-        whole(&load::run(&Plan { amount: Amount::Requests(work.connections as u64), ..plan.clone() })?)?;
-        std::thread::sleep(AFTERMATH);
-        callgrind.tell(pid, &["zero"])?;
-        let report = load::run(&plan)?;
-        whole(&report)?;
-        std::thread::sleep(AFTERMATH);
-        callgrind.tell(pid, &["dump"])?;
-        let mut counted = Counted { units: work.units(&report), all: Profile::default(), beside_worker: 0 };
-        let mut worker = 0;
-        for thread in callgrind.take(keep.map(|dir| dir.join(work.name)).as_deref())? {
-            worker = worker.max(thread.total);
-            counted.all.merge(thread);
-        }
-        counted.beside_worker = counted.all.total - worker;
+        run(&Plan { amount: Amount::Requests(work.connections as u64), ..plan.clone() })?;
+        tell(&["zero"])?;
+        let units = work.units(&run(&plan)?);
+        tell(&["dump"])?;
+        let threads = callgrind.take(keep.map(|dir| dir.join(work.name)).as_deref())?;
+        let counted = Counted::new(units, threads);
         ensure!(counted.units > 0 && counted.all.total > 0, "{}: nothing was counted", work.name);
         Ok(counted)
-    });
-    let counted = counted.collect();
+    };
+    let counted = works.iter().map(count).collect();
     // What it has counted is here; ending in order would take longer than all the rest.
     load_tests::harness::signal(pid, libc::SIGKILL);
     counted
+}
+
+/// Carries a plan out, and waits for what the data plane does afterwards.
+fn run(plan: &Plan) -> anyhow::Result<Report> {
+    let report = load::run(plan)?;
+    let ok = report.statuses.get(&200).copied().unwrap_or(0);
+    ensure!(
+        report.failures == 0 && ok == report.responses(),
+        "{} requests without a whole response, statuses {:?}",
+        report.failures,
+        report.statuses
+    );
+    std::thread::sleep(AFTERMATH);
+    Ok(report)
 }
 
 impl Exchanges {
@@ -176,16 +191,4 @@ impl Exchanges {
             report.responses()
         }
     }
-}
-
-/// A run with errors in it is not the same work.
-fn whole(report: &Report) -> anyhow::Result<()> {
-    let ok = report.statuses.get(&200).copied().unwrap_or(0);
-    ensure!(
-        report.failures == 0 && ok == report.responses(),
-        "{} requests without a whole response, statuses {:?}",
-        report.failures,
-        report.statuses
-    );
-    Ok(())
 }

@@ -6,11 +6,17 @@ use std::fmt::Write;
 use super::cases::CountedCase;
 use super::exchange::{Counted, Exchanges};
 use super::profile;
+use crate::machine::commit;
 
 /// Everything, in Markdown.
-pub(crate) fn table(works: &[&Exchanges], counted: &[Counted], cases: &[CountedCase]) -> String {
+pub(crate) fn table(
+    valgrind: &str,
+    works: &[&Exchanges],
+    counted: &[Counted],
+    cases: &[CountedCase],
+) -> String {
     let mut text = String::from(
-        "| the data plane's process | per | instructions | of them beside the worker's thread | SHA-256 in software |\n\
+        "| the data plane's process | per | instructions | of them not the worker's | SHA-256 in software |\n\
          |---|---|---|---|---|\n",
     );
     for (work, counted) in works.iter().zip(counted) {
@@ -25,6 +31,8 @@ pub(crate) fn table(works: &[&Exchanges], counted: &[Counted], cases: &[CountedC
         let sha256 = software(case.sha256 as f64);
         let _ = writeln!(text, "| {group} | {name} | {instructions} | {bytes} | {per_byte:.2} | {sha256} |");
     }
+    let commit = commit().unwrap_or_else(|| "unknown".to_owned());
+    let _ = writeln!(text, "\n{valgrind}, commit {commit}.");
     text
 }
 

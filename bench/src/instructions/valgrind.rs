@@ -15,6 +15,13 @@ const COPIES: &str = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-ERMS,-FSRM";
 /// What the names of profiles begin with.
 const PROFILE: &str = "profile";
 
+/// Which valgrind is installed.
+pub(crate) fn version() -> anyhow::Result<String> {
+    let output = Command::new("valgrind").arg("--version").output();
+    let output = output.context("valgrind is not installed: apt-get install valgrind")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// A directory in which one program under callgrind writes its profiles.
 pub(crate) struct Callgrind {
     dir: TempDir,
@@ -23,6 +30,7 @@ pub(crate) struct Callgrind {
 impl Callgrind {
     /// Makes the directory.
     pub(crate) fn new() -> anyhow::Result<Self> {
+        version()?;
         Ok(Self { dir: tempfile::Builder::new().prefix("liutong-callgrind-").tempdir()? })
     }
 
