@@ -36,15 +36,14 @@ pub enum ModelAt {
     Last,
 }
 
-/// A chat request's body of exactly `bytes` bytes, one long message and `members` in it; `members` end with a
-/// comma.
+/// A chat request's body of exactly `bytes` bytes: one long message, `members`, which may be empty, and the
+/// model.
 pub fn chat_body(bytes: usize, model: &str, at: ModelAt, members: &str) -> String {
     let model = format!(r#""model":"{model}""#);
     let (front, back) = match at {
         ModelAt::First => (format!("{{{model},"), String::from("}")),
         ModelAt::Last => (String::from("{"), format!(",{model}}}")),
     };
-    let members = members.trim_end_matches(',');
     let comma = if members.is_empty() { "" } else { "," };
     let mut body = format!(r#"{front}"messages":[{{"role":"user","content":""#);
     let end = format!(r#""}}]{comma}{members}{back}"#);
@@ -74,14 +73,21 @@ pub const OPENAI_HEAD: &str = "HTTP/1.1 200 OK\r\nDate: Sun, 01 Nov 2026 09:30:0
     CF-RAY: 0123456789abcdef-FRA\r\nalt-svc: h3=\":443\"; ma=86400\r\n\r\n";
 
 /// The tokens that the answers below tell.
-pub const USAGE: &str = r#"{"prompt_tokens":212,"completion_tokens":67,"total_tokens":279,"prompt_tokens_details":{"cached_tokens":128,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0}}"#;
+pub const USAGE: &str = concat!(
+    r#"{"prompt_tokens":212,"completion_tokens":67,"total_tokens":279,"#,
+    r#""prompt_tokens_details":{"cached_tokens":128,"audio_tokens":0},"#,
+    r#""completion_tokens_details":{"reasoning_tokens":0}}"#,
+);
 
 /// The length of a stream's event.
 pub const EVENT_BYTES: usize = 250;
 
 /// An event of exactly `bytes` bytes with a token in it; `members` begin with a comma.
 pub fn event(bytes: usize, members: &str) -> String {
-    let front = r#"data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1793525400,"model":"Qwen/Qwen3-8B","choices":[{"index":0,"delta":{"content":""#;
+    let front = concat!(
+        r#"data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1793525400,"#,
+        r#""model":"Qwen/Qwen3-8B","choices":[{"index":0,"delta":{"content":""#,
+    );
     let back = format!("\"}},\"finish_reason\":null}}]{members}}}\n\n");
     let content = "circulation ".repeat(bytes);
     let room = bytes.saturating_sub(front.len() + back.len());
@@ -96,13 +102,47 @@ pub fn usage_event() -> String {
     )
 }
 
-/// A whole answer of 600 bytes.
+/// The length of a whole answer.
+const ANSWER_BYTES: usize = 600;
+
+/// A whole answer.
 pub fn whole_answer() -> String {
-    let front = r#"{"id":"chatcmpl-0123456789abcdef","object":"chat.completion","created":1793525400,"model":"Qwen/Qwen3-8B","choices":[{"index":0,"message":{"role":"assistant","content":""#;
+    let front = concat!(
+        r#"{"id":"chatcmpl-0123456789abcdef","object":"chat.completion","created":1793525400,"#,
+        r#""model":"Qwen/Qwen3-8B","choices":[{"index":0,"message":{"role":"assistant","content":""#,
+    );
     let back = format!(r#""}},"logprobs":null,"finish_reason":"stop"}}],"usage":{USAGE}}}"#);
     let content = r"It goes round,\n".repeat(40);
-    let room = 600usize.saturating_sub(front.len() + back.len());
+    let room = ANSWER_BYTES.saturating_sub(front.len() + back.len());
     // An escape that is cut in two would not be JSON.
     let content = content[..room].trim_end_matches('\\');
     format!("{front}{content:.<room$}{back}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn bodies_are_json_of_just_that_length() {
+        for (bytes, at, members) in
+            [(300, ModelAt::First, ""), (1024, ModelAt::Last, r#""stream":true"#), (5000, ModelAt::Last, "")]
+        {
+            let body = chat_body(bytes, "fast", at, members);
+            assert_eq!(body.len(), bytes);
+            assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["model"], "fast");
+            assert_eq!(body.ends_with(r#""model":"fast"}"#), at == ModelAt::Last);
+        }
+    }
+
+    #[test]
+    fn answers_are_json_of_just_that_length() {
+        let data = |event: &str| event.strip_prefix("data: ").unwrap().trim_end().to_owned();
+        let null = event(EVENT_BYTES, r#","usage":null"#);
+        assert_eq!((null.len(), event(EVENT_BYTES, "").len(), whole_answer().len()), (250, 250, 600));
+        for json in [data(&null), data(&event(EVENT_BYTES, "")), data(&usage_event()), whole_answer()] {
+            serde_json::from_str::<Value>(&json).unwrap();
+        }
+    }
 }

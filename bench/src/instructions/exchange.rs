@@ -50,7 +50,7 @@ pub(crate) struct Exchanges {
     interval_ms: u64,
 }
 
-/// All works. The slow streams are few: under callgrind everything takes fifty times as long, and each event
+/// All works. The slow streams are few: under callgrind everything takes many times as long, and each event
 /// is to have come, and gone, alone.
 pub(crate) const EXCHANGES: [Exchanges; 3] = [
     Exchanges {

@@ -10,8 +10,8 @@
 
 use std::collections::HashMap;
 
-/// What the names of SHA-256's functions have in them. The processor has instructions for it that valgrind does
-/// not know, so that here it is done in software, and counted apart.
+/// What the names of SHA-256's functions have in them. The processor has instructions for it that valgrind
+/// does not know, so that here it is done in software, and counted apart.
 pub(crate) const SHA256: &str = "sha2::";
 
 /// Instructions by function and by file, each without those that it called.

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::profile::Profile;
 
-/// Valgrind counts `rep movsb` as one instruction for each byte; without it the C library copies 32 bytes with
-/// one, which is nearer to what a copy costs.
+/// Valgrind counts `rep movsb` as one instruction for each byte; without it the C library copies 32 bytes
+/// with one, which is nearer to what a copy costs.
 const COPIES: &str = "GLIBC_TUNABLES=glibc.cpu.hwcaps=-ERMS,-FSRM";
 /// What the names of profiles begin with.
 const PROFILE: &str = "profile";
