@@ -88,7 +88,7 @@ fn whole() -> Ready {
     let answer = texts::whole_answer().into_bytes();
     let mut meter = WholeMeter::default();
     let mut run = move |answer: &[u8]| {
-        meter.start(Some(answer.len() as u64));
+        meter.start(false);
         meter.observe(answer);
         meter.usage()
     };

@@ -58,7 +58,7 @@ fn splice(bytes: usize, members: &str, ask: UsageAsk) -> Ready {
     let scanned = scan.finish(body.as_bytes()).expect("the body is whole");
 
     let mut written = Vec::new();
-    plan(&scanned, NAMES.1, ask).append_piece(body.as_bytes(), 0, usize::MAX, &mut written);
+    plan(&scanned, Some(NAMES.1), ask).append_piece(body.as_bytes(), 0, usize::MAX, &mut written);
     let mut expected =
         body.replace(&format!(r#""model":"{}""#, NAMES.0), &format!(r#""model":"{}""#, NAMES.1));
     if ask == UsageAsk::Include {
@@ -68,7 +68,7 @@ fn splice(bytes: usize, members: &str, ask: UsageAsk) -> Ready {
 
     let mut out = Vec::with_capacity(WRITE_BYTES);
     Ready::new(bytes, move || {
-        let splice = plan(black_box(&scanned), NAMES.1, ask);
+        let splice = plan(black_box(&scanned), Some(NAMES.1), ask);
         let (total, mut sent) = (splice.rewritten_len(body.len()), 0);
         while sent < total {
             out.clear();
