@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Extra arguments for `make run`, for example: make run ARGS="--upstream http://127.0.0.1:8000/v1 --upstream-model m"
 ARGS ?=
 
-.PHONY: help run build test lint bench
+.PHONY: help run build test lint bench bench-pure bench-instructions
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -33,7 +33,16 @@ bench: check-bench
 	$(CARGO) build --release --workspace
 	$(CARGO) run --release -p liutong-bench -- $(ARGS)
 
-.PHONY: check-build check-run check-test check-bench
+## make bench-pure          times the pure parts of the data plane with criterion; ARGS may name some
+bench-pure: check-build
+	$(CARGO) bench -p liutong-bench --bench pure -- $(ARGS)
+
+## make bench-instructions  counts their instructions, and those of whole exchanges, under callgrind
+bench-instructions: check-instructions
+	$(CARGO) build --release -p liutong-dataplane -p liutong-bench
+	$(CARGO) run --release -p liutong-bench -- instructions $(ARGS)
+
+.PHONY: check-build check-run check-test check-bench check-instructions
 check-build:
 	@sh .ci/needs cargo cc
 
@@ -45,3 +54,6 @@ check-test:
 
 check-bench:
 	@sh .ci/needs cargo cc npm nginx
+
+check-instructions:
+	@sh .ci/needs cargo cc valgrind

@@ -45,7 +45,8 @@ impl Machine {
     }
 }
 
-fn commit() -> Option<String> {
+/// The commit in the working directory, with a plus where it was changed.
+pub(crate) fn commit() -> Option<String> {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
         String::from_utf8(output.stdout).ok()

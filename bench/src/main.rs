@@ -36,6 +36,8 @@ mod process;
 mod report;
 /// Where it was measured.
 mod machine;
+/// Instructions, counted by callgrind.
+mod instructions;
 /// Tables into Markdown files.
 mod write;
 
@@ -81,12 +83,15 @@ enum Role {
         #[arg(long)]
         to: SocketAddr,
     },
+    /// Counts instructions under callgrind, which do not depend on how busy the machine is.
+    Instructions(instructions::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.role {
         Some(Role::Forward { listen, to }) => subject::forward(listen, to),
+        Some(Role::Instructions(arguments)) => instructions::run(&arguments),
         None => bench(&arguments),
     }
 }
@@ -169,8 +174,8 @@ fn publish(arguments: &Arguments, works: &[Work], results: &Results) -> anyhow::
     let file = arguments.json.display().to_string();
     std::fs::write(&arguments.json, serde_json::to_vec_pretty(results)?).context(file)?;
     if arguments.write {
-        write::into_file(Path::new("bench/README.md"), &format!("{summary}\n{details}"))?;
-        write::into_file(Path::new("README.md"), &summary)?;
+        write::into_file(Path::new("bench/README.md"), "bench", &format!("{summary}\n{details}"))?;
+        write::into_file(Path::new("README.md"), "bench", &summary)?;
     }
     Ok(())
 }

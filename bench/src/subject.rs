@@ -3,6 +3,7 @@
 //! `direct` is no proxy: it shows what the load generator and the upstream can do. `forwarder` only copies
 //! bytes: it is the floor for a proxy on our runtime.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
@@ -94,10 +95,22 @@ impl Subject {
             Name::Forwarder => forwarder::start(upstream)?,
             Name::Nginx => nginx::start(upstream, keys)?,
             Name::Haproxy => haproxy::start(upstream, keys)?,
-            Name::Liutong => liutong::on_snapshot(upstream, keys)?,
+            Name::Liutong => liutong::on_snapshot(&[], upstream, keys)?,
         };
         subject.wait_for_answer(&keys.sent[0]).with_context(|| name.text())?;
         subject.check(keys).with_context(|| name.text())?;
+        Ok(subject)
+    }
+
+    /// Starts the data plane on a snapshot, with `launcher` before its command line.
+    pub(crate) fn dataplane_under(
+        launcher: &[OsString],
+        upstream: SocketAddr,
+        keys: &Keys,
+    ) -> anyhow::Result<Self> {
+        let mut subject = liutong::on_snapshot(launcher, upstream, keys)?;
+        subject.wait_for_answer(&keys.sent[0])?;
+        subject.check(keys)?;
         Ok(subject)
     }
 

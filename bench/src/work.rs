@@ -6,9 +6,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use load_tests::client::Report;
 use load_tests::client::load::{Amount, Plan, Template};
-use load_tests::client::{self, Report};
 use load_tests::upstream::{Script, Upstream};
+pub(crate) use pure::texts::request;
 
 /// The model name that clients send.
 pub(crate) const ALIAS: &str = "fast";
@@ -147,28 +148,6 @@ impl Work {
         let room = REQUEST_BYTES.saturating_sub(front.len() + back.len());
         format!("{front}{}{back}", &content[..room])
     }
-}
-
-/// A request as the Python SDK sends it.
-pub(crate) fn request(key: &str, body: &str) -> Vec<u8> {
-    let bearer = format!("Bearer {key}");
-    let headers = [
-        ("accept", "application/json"),
-        ("accept-encoding", "gzip, deflate"),
-        ("connection", "keep-alive"),
-        ("content-type", "application/json"),
-        ("user-agent", "OpenAI/Python 2.8.1"),
-        ("x-stainless-arch", "x64"),
-        ("x-stainless-async", "false"),
-        ("x-stainless-lang", "python"),
-        ("x-stainless-os", "Linux"),
-        ("x-stainless-package-version", "2.8.1"),
-        ("x-stainless-retry-count", "0"),
-        ("x-stainless-runtime", "CPython"),
-        ("x-stainless-runtime-version", "3.11.2"),
-        ("authorization", bearer.as_str()),
-    ];
-    client::request("POST", "/v1/chat/completions", &headers, body.as_bytes())
 }
 
 /// A small request, to see whether a subject answers.

@@ -4,6 +4,7 @@
 //! event to the spool on disk. The whole system also ships them to a control plane that puts them into
 //! ClickHouse.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -48,8 +49,12 @@ pub(super) fn whole(system: System) -> anyhow::Result<Subject> {
     Ok(Subject { name: Name::Liutong, about, address, pids: vec![dataplane], holds })
 }
 
-/// Starts a data plane that no control plane ever talks to.
-pub(super) fn on_snapshot(upstream: SocketAddr, keys: &Keys) -> anyhow::Result<Subject> {
+/// Starts a data plane that no control plane ever talks to. `launcher` is what comes before its command line.
+pub(super) fn on_snapshot(
+    launcher: &[OsString],
+    upstream: SocketAddr,
+    keys: &Keys,
+) -> anyhow::Result<Subject> {
     let program = binary("liutong-dataplane")?;
     let (dir, memory, address) = (directory()?, memory()?, free_address()?);
     write_snapshot(&dir.path().join("data/tables"), upstream, keys)
@@ -61,8 +66,9 @@ pub(super) fn on_snapshot(upstream: SocketAddr, keys: &Keys) -> anyhow::Result<S
         version(&program, "--version")?,
         keys.known.len()
     );
-    let mut command = Command::new(program);
-    command.arg("--config").arg(&config).env(SECRET_VARIABLE, UPSTREAM_SECRET);
+    let mut words = launcher.iter().cloned().chain([program.into_os_string()]);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).arg("--config").arg(&config).env(SECRET_VARIABLE, UPSTREAM_SECRET);
     command.stderr(std::fs::File::create(dir.path().join("dataplane.log"))?);
     Ok(Subject::process(Name::Liutong, about, address, Running::start(command)?, vec![dir, memory]))
 }
