@@ -139,3 +139,77 @@ fn stamp(file: &Path) -> Stamp {
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crossbeam_channel::bounded;
+
+    fn write(files: &CertificateFiles) {
+        let certified = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+        std::fs::write(&files.certificate, certified.cert.pem()).unwrap();
+        std::fs::write(&files.key, certified.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn becomes(condition: impl Fn() -> bool) -> bool {
+        let end = std::time::Instant::now() + Duration::from_secs(5);
+        while std::time::Instant::now() < end {
+            if condition() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
+    #[test]
+    fn files_that_change_are_read_again_and_broken_ones_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = CertificateFiles { certificate: dir.path().join("c"), key: dir.path().join("k") };
+        write(&files);
+        let tls_files = TlsFiles { certificates: vec![files.clone()], client_ca: None };
+        let tls = Arc::new(ClientTls::load(tls_files).unwrap());
+        let (stop, now) = bounded(1);
+        let (kept, looked_at) = (tls.clone(), Duration::from_millis(5));
+        let looking = std::thread::spawn(move || kept.keep_fresh(&now, looked_at));
+        let first = tls.config();
+        // Nothing has changed: at least one look finds that out.
+        std::thread::sleep(looked_at * 10);
+        assert!(Arc::ptr_eq(&first, &tls.config()));
+        write(&files);
+        // Between the two writes a look may meet a certificate without its key.
+        assert!(becomes(|| !Arc::ptr_eq(&first, &tls.config())));
+        let second = tls.config();
+        std::fs::write(&files.key, "").unwrap();
+        std::thread::sleep(looked_at * 10);
+        assert!(Arc::ptr_eq(&second, &tls.config()));
+        write(&files);
+        stop.send(()).unwrap();
+        assert!(becomes(|| !Arc::ptr_eq(&second, &tls.config())));
+        drop(stop);
+        looking.join().unwrap();
+    }
+
+    #[test]
+    fn the_end_that_is_told_is_that_of_the_first_certificate_to_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = |name: &str, year| {
+            let mut params = rcgen::CertificateParams::new(vec!["h".to_owned()]).unwrap();
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            let files = CertificateFiles {
+                certificate: dir.path().join(format!("{name}.pem")),
+                key: dir.path().join(format!("{name}.key")),
+            };
+            std::fs::write(&files.certificate, certificate.pem()).unwrap();
+            std::fs::write(&files.key, key.serialize_pem()).unwrap();
+            files
+        };
+        let certificates = vec![files("later", 2999), files("first", 2901), files("latest", 3000)];
+        let tls = ClientTls::load(TlsFiles { certificates, client_ca: None }).unwrap();
+        // The first of January 2901.
+        assert_eq!(tls.not_after_s(), 29_379_542_400);
+    }
+}

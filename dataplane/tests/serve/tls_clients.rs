@@ -1,6 +1,6 @@
 //! Clients that speak TLS: the same bytes as without, in whatever pieces they come.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -49,6 +49,26 @@ fn an_answer_is_the_same_with_each_version_and_its_connection_is_kept() {
     }
     assert_eq!(plane.usage(6).iter().map(|event| event.tokens.total).sum::<u32>(), 6 * 18);
     assert_eq!(metric(&plane, "liutong_tls_handshakes_total"), 2);
+}
+
+#[test]
+fn an_answer_with_its_head_leaves_in_one_record() {
+    let upstream = Upstream::fixed(json_answer(WHOLE));
+    let (plane, _dir, certified) = plane(&upstream);
+    let mut peer = connect(&plane, &Arc::new(certified.trusting()));
+    // Twice, so that the tickets, which come in records of their own, are read.
+    for _ in 0..2 {
+        peer.send(&post(CHAT, ASK));
+        peer.answer();
+    }
+    peer.send(&post(CHAT, ASK));
+    let mut records = [0; 65536];
+    let got = peer.stream.sock.read(&mut records).unwrap();
+    let payload = usize::from(u16::from_be_bytes([records[3], records[4]]));
+    assert!(
+        got > WHOLE.len() && got == 5 + payload,
+        "{got} bytes, of which {payload} are in the first record"
+    );
 }
 
 #[test]
