@@ -272,9 +272,21 @@ impl Client {
         Persist::KeepAlive
     }
 
+    /// Ends the connection in order: over TLS the client is told that it has all.
+    pub async fn close(&mut self) {
+        // Whether it arrives changes nothing.
+        let _ = self.watch.run(LINGER_LIMIT, self.stream.close()).await;
+    }
+
+    /// An answer broke off: `close` says nothing, so that it can't be taken for whole.
+    pub fn cut(&mut self) {
+        self.stream.cut();
+    }
+
     /// Ends the connection so that the client can still read what was written: a close with unread bytes
     /// would reset it (RFC 9112 §9.6).
     async fn linger(&mut self) {
+        self.close().await;
         sys::shutdown_write(self.fd());
         let began = Instant::now();
         while began.elapsed() < LINGER_LIMIT {

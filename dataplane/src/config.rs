@@ -13,6 +13,8 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::spool::SyncPolicy;
+use crate::tls::certificate::CertificateFiles;
+use crate::tls::clients::{ClientTls, TlsFiles};
 
 /// Why a configuration can't be used. One line for the administrator.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,7 @@ struct Written {
     runtime_dir: Option<PathBuf>,
     workers: Option<usize>,
     #[serde(default)]
-    http: WrittenListener,
+    http: WrittenHttp,
     #[serde(default)]
     ops: WrittenListener,
     control: WrittenControl,
@@ -63,6 +65,30 @@ struct Written {
     #[serde(default)]
     usage: WrittenUsage,
     upstream_ca_file: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHttp {
+    listen: Option<SocketAddr>,
+    tls: Option<WrittenTls>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTls {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
+    client_ca_file: Option<PathBuf>,
+    #[serde(default)]
+    certificates: Vec<WrittenCertificate>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCertificate {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
 }
 
 #[derive(Default, Deserialize)]
@@ -135,6 +161,8 @@ pub struct Config {
     pub workers: u16,
     /// Where clients connect.
     pub http: SocketAddr,
+    /// Set where clients are to speak TLS.
+    pub http_tls: Option<ClientTls>,
     /// Where health and metrics are.
     pub ops: SocketAddr,
     /// The control plane's socket.
@@ -204,6 +232,7 @@ impl Written {
             data_dir: self.data_dir,
             workers,
             http: self.http.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            http_tls: self.http.tls.map(|written| client_tls(file, written)).transpose()?,
             ops: self.ops.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9180))),
             control_socket: self.control.socket,
             credentials: self
@@ -223,6 +252,21 @@ impl Written {
             upstream_ca_file: self.upstream_ca_file,
         })
     }
+}
+
+fn client_tls(file: &Path, written: WrittenTls) -> Result<ClientTls, ConfigError> {
+    let first = CertificateFiles { certificate: written.certificate_file, key: written.key_file };
+    let others = written
+        .certificates
+        .into_iter()
+        .map(|written| CertificateFiles { certificate: written.certificate_file, key: written.key_file });
+    let certificates = std::iter::once(first).chain(others).collect();
+    let client_ca = written.client_ca_file;
+    ClientTls::load(TlsFiles { certificates, client_ca }).map_err(|error| ConfigError::Value {
+        file: file.to_owned(),
+        key: error.key.to_owned(),
+        problem: format!("{}: {}", error.file, error.problem),
+    })
 }
 
 fn credential(file: &Path, name: &str, written: WrittenCredential) -> Result<Credential, ConfigError> {

@@ -43,6 +43,9 @@ pub mod watch;
 /// Sockets and the buffers that reads fill and writes drain.
 pub mod net;
 
+/// TLS, towards clients and upstreams.
+pub mod tls;
+
 /// A client's connection.
 pub mod client;
 

@@ -41,6 +41,10 @@ pub enum Entry<'a> {
         /// Why.
         problem: &'a dyn fmt::Display,
     },
+    /// New certificates are in use.
+    CertificatesNew,
+    /// New certificates can't be used; the old ones are.
+    CertificatesKept(&'a crate::tls::certificate::FileError),
     /// A worker's listener fails to accept.
     Accept(&'a std::io::Error),
     /// A task of a connection panicked; the connection is gone, the worker goes on.
@@ -66,6 +70,10 @@ impl fmt::Display for Entry<'_> {
             Self::ControlAway(error) => write!(f, "control plane away, serving on without it: {error}"),
             Self::TablesNotKept(error) => write!(f, "can't keep the tables on disk: {error}"),
             Self::Deployment { name, problem } => write!(f, "deployment {name}: {problem}"),
+            Self::CertificatesNew => write!(f, "read the certificates again: new connections get them"),
+            Self::CertificatesKept(error) => {
+                write!(f, "went on with the old certificates, for the new ones can't be used: {error}")
+            }
             Self::Accept(error) => write!(f, "can't accept connections: {error}"),
             Self::Panicked => write!(f, "a connection's task panicked; its exchange is settled"),
             Self::Draining => write!(f, "draining: no new connections, streams go on"),

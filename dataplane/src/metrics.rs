@@ -30,6 +30,12 @@ counters! {
     connections_closed: "liutong_connections_closed_total", "Client connections closed.";
     /// Connections turned away at the limit.
     connections_refused: "liutong_connections_refused_total", "Client connections refused at the limit.";
+    /// TLS handshakes with clients.
+    tls_handshakes: "liutong_tls_handshakes_total", "TLS handshakes with clients that were completed.";
+    /// Those of them that took up an earlier session.
+    tls_resumed: "liutong_tls_handshakes_resumed_total", "Completed TLS handshakes that resumed a session.";
+    /// TLS handshakes that failed.
+    tls_failed: "liutong_tls_handshakes_failed_total", "TLS handshakes with clients that failed or took too long.";
     /// Requests whose key was accepted.
     admitted: "liutong_exchanges_admitted_total", "Exchanges admitted: their key was accepted.";
     /// Requests answered without being admitted.

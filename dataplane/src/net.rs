@@ -14,7 +14,8 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 
 use crate::runtime::TcpStream;
-use crate::upstream::tls::TlsStream;
+use crate::sys;
+use crate::tls::TlsStream;
 
 /// A connected socket.
 pub enum Stream {
@@ -46,6 +47,27 @@ impl Stream {
             Self::Plain(tcp) => write_plain(tcp, buffer, range).await,
             Self::Tls(tls) => tls.write_all(buffer, range).await,
             Self::Closed => (Err(io::ErrorKind::NotConnected.into()), buffer),
+        }
+    }
+
+    /// Whether nothing has come that was not read: no byte, no end, no error.
+    pub fn is_quiet(&self) -> bool {
+        let unread = matches!(self, Self::Tls(tls) if tls.has_unread());
+        !unread && sys::quiet(self.fd()) == sys::Quiet::Yes
+    }
+
+    /// Tells the peer that what it got is whole, where the protocol has a way to: TLS has close_notify.
+    pub async fn close(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tls(tls) => tls.close().await,
+            Self::Plain(_) | Self::Closed => Ok(()),
+        }
+    }
+
+    /// From here on `close` says nothing: what the peer got is not whole.
+    pub fn cut(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.cut();
         }
     }
 

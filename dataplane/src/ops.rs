@@ -103,6 +103,13 @@ impl Ops {
             "Bytes of request bodies held, beyond small ones.",
             self.shared.bodies.held() as u64,
         );
+        if let Some(tls) = &self.shared.client_tls {
+            gauge(
+                "liutong_tls_certificate_end_seconds",
+                "When the first of the certificates in use ends, in seconds since 1970.",
+                tls.not_after_s(),
+            );
+        }
         self.append_usage(&mut out);
         out
     }

@@ -61,6 +61,7 @@ impl Request<'_> {
 pub async fn connection(stream: Stream, worker: Rc<Worker>) {
     let mut client = Client::new(stream, worker.clone());
     while request(&mut client, &worker).await == Persist::KeepAlive && !worker.is_draining() {}
+    client.close().await;
 }
 
 /// Serves one request, whatever becomes of it.
@@ -83,9 +84,13 @@ async fn request(client: &mut Client, worker: &Rc<Worker>) -> Persist {
         }
         Err(Failure::ClientLeft) => {
             exchange.settle(CLIENT_LEFT);
+            client.cut();
             Persist::Close
         }
-        Err(Failure::Cut) => Persist::Close,
+        Err(Failure::Cut) => {
+            client.cut();
+            Persist::Close
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use crossbeam_channel::{Sender, bounded};
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::id::{BootId, NodeId};
 
@@ -26,9 +27,10 @@ use crate::ops::{self, Ops};
 use crate::slots::pool::SlotPool;
 use crate::spool::{Pipeline, PipelineConfig};
 use crate::sync::{self, SyncConfig};
-use crate::sys;
+use crate::sys::{self, Signal};
 use crate::tables::disk::TableStore;
 use crate::tables::{TableWriter, Tables};
+use crate::tls::clients::{ClientTls, LOOK_INTERVAL};
 use crate::upstream::tls;
 use crate::worker::{self, BodyBudget, Shared, Worker};
 
@@ -64,7 +66,8 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     }
 
     let shared = Arc::new(Shared {
-        tls: tls::client_config(config.upstream_ca_file.as_deref())?,
+        upstream_tls: tls::client_config(config.upstream_ca_file.as_deref())?,
+        client_tls: config.http_tls.map(Arc::new),
         bodies: BodyBudget::new(config.limits.bodies_bytes_max),
         limits: config.limits.clone(),
         usage: pipeline.watch(),
@@ -80,9 +83,13 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let sync =
         sync::start(SyncConfig { control, node, boot }, writer, store, tables.clone(), stop_sync.clone())?;
     keep_looking_up(tables);
+    let reload = keep_certificates_fresh(shared.client_tls.clone());
     log::log(&Entry::Started { http, ops, workers: config.workers });
 
-    sys::wait_for_end();
+    while sys::wait_for_signal() == Signal::Reload {
+        // Full: it is going to look anyway.
+        let _ = reload.try_send(());
+    }
     log::log(&Entry::Draining);
     shared.draining.store(true, Ordering::Relaxed);
     for worker in workers {
@@ -165,6 +172,15 @@ fn keep_looking_up(tables: Arc<Tables>) {
             routes.aliases.values().flat_map(|alias| &alias.upstreams).for_each(|u| u.target.look_up());
         }
     });
+}
+
+/// Reads the certificates again when they change, or when what is returned says so, on a thread of its own.
+fn keep_certificates_fresh(tls: Option<Arc<ClientTls>>) -> Sender<()> {
+    let (reload, now) = bounded(1);
+    if let Some(tls) = tls {
+        std::thread::spawn(move || tls.keep_fresh(&now, LOOK_INTERVAL));
+    }
+    reload
 }
 
 /// The node's id, made on the first start.

@@ -97,19 +97,30 @@ pub fn make_files_private() {
     unsafe { libc::umask(0o077) };
 }
 
-/// Keeps SIGTERM and SIGINT from ending the process; `wait_for_end` takes them. Before any thread is started.
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// To end: SIGTERM, SIGINT.
+    End,
+    /// To read again what is in files: SIGHUP.
+    Reload,
+}
+
+/// Keeps signals from ending the process; `wait_for_signal` takes them. Before any thread is started.
 pub fn hold_signals() {
-    let set = end_signals();
+    let set = held_signals();
     // SAFETY: `set` is a set; the old mask is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
 }
 
-/// Waits until the process is told to end.
-pub fn wait_for_end() {
-    let set = end_signals();
+/// Waits for a signal.
+#[must_use]
+pub fn wait_for_signal() -> Signal {
+    let set = held_signals();
     let mut signal = 0;
     // SAFETY: both pointers are to locals that outlive the call.
     while unsafe { libc::sigwait(&raw const set, &raw mut signal) } != 0 {}
+    if signal == libc::SIGHUP { Signal::Reload } else { Signal::End }
 }
 
 /// Tells this process to end.
@@ -118,7 +129,7 @@ pub fn end_self() {
     unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };
 }
 
-fn end_signals() -> libc::sigset_t {
+fn held_signals() -> libc::sigset_t {
     // SAFETY: a sigset_t is plain bits, for which zeros are a value; sigemptyset makes it a set, and the
     // signals exist.
     unsafe {
@@ -126,6 +137,7 @@ fn end_signals() -> libc::sigset_t {
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGTERM);
         libc::sigaddset(&raw mut set, libc::SIGINT);
+        libc::sigaddset(&raw mut set, libc::SIGHUP);
         set
     }
 }

@@ -16,6 +16,7 @@ use wire::id::{BootId, EventSeq};
 use wire::request_id::REQUEST_ID_BYTES;
 
 use crate::auth::AuthCache;
+use crate::client::HEAD_LIMIT;
 use crate::config::Limits;
 use crate::log::{self, Entry};
 use crate::meter::pool::MeterPool;
@@ -29,11 +30,16 @@ use crate::slots::pool::SlotPool;
 use crate::spool;
 use crate::sys;
 use crate::tables::{Routes, Tables};
+use crate::tls::clients::ClientTls;
+use crate::tls::{CIPHER_BYTES, TlsStream};
 use crate::upstream::pool::UpstreamPool;
+use crate::upstream::tls::Connector;
 use crate::watch::{SWEEP_INTERVAL, Watches};
 
 /// How many buffers a worker keeps.
 const BUFFERS_KEPT: usize = 1024;
+/// How many buffers for ciphertext: one is out only while an operation lasts, or holds a torn record.
+const CIPHER_BUFFERS_KEPT: usize = 256;
 /// How long accepting rests after it failed: descriptors run out for longer than a moment.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -42,7 +48,9 @@ pub struct Shared {
     /// What is known of the registry.
     pub tables: Arc<Tables>,
     /// Settings of TLS towards upstreams.
-    pub tls: Arc<ClientConfig>,
+    pub upstream_tls: Arc<ClientConfig>,
+    /// TLS towards clients, where they are to speak it.
+    pub client_tls: Option<Arc<ClientTls>>,
     /// Limits.
     pub limits: Limits,
     /// Bytes of bodies that are held.
@@ -102,6 +110,8 @@ pub struct Worker {
     pub watches: Rc<Watches>,
     /// Its free buffers.
     pub buffers: BufferPool,
+    /// How it speaks TLS to upstreams; clients' ciphertext is in the same buffers.
+    pub tls: Connector,
     /// Its free meters.
     pub meters: MeterPool,
     /// Its idle upstream connections.
@@ -129,6 +139,10 @@ impl Worker {
         // The revision before what it stands for: if it moves in between, the next request looks again.
         let seen = (shared.tables.revision(), shared.tables.routes());
         Self {
+            tls: Connector {
+                config: shared.upstream_tls.clone(),
+                buffers: Rc::new(BufferPool::new(CIPHER_BYTES, CIPHER_BUFFERS_KEPT)),
+            },
             balance: Balance::new(shared.boot.0.rotate_left(u32::from(index)) ^ u64::from(index)),
             shared,
             index,
@@ -238,7 +252,9 @@ fn open(tcp: runtime::TcpStream, worker: &Rc<Worker>) {
     runtime::spawn_guarded(
         async move {
             let counters = serving.counters.clone();
-            serve::connection(Stream::Plain(tcp), serving).await;
+            if let Some(stream) = shake_hands(tcp, &serving).await {
+                serve::connection(stream, serving).await;
+            }
             metrics::add(&counters.connections_closed, 1);
         },
         move || {
@@ -247,4 +263,21 @@ fn open(tcp: runtime::TcpStream, worker: &Rc<Worker>) {
             metrics::add(&told.connections_closed, 1);
         },
     );
+}
+
+/// Shakes hands with a client where it is to speak TLS, under the limit of a head. One that fails is counted
+/// and closed.
+async fn shake_hands(tcp: runtime::TcpStream, worker: &Worker) -> Option<Stream> {
+    let Some(tls) = &worker.client_tls else { return Some(Stream::Plain(tcp)) };
+    // The connection counts as one from here on.
+    let watch = worker.watches.add();
+    watch.set_idle(true);
+    let accepting = TlsStream::accept(tcp, tls.config(), worker.tls.buffers.clone());
+    let Ok(Ok(stream)) = watch.run(HEAD_LIMIT, accepting).await else {
+        metrics::add(&worker.counters.tls_failed, 1);
+        return None;
+    };
+    metrics::add(&worker.counters.tls_handshakes, 1);
+    metrics::add(&worker.counters.tls_resumed, u64::from(stream.was_resumed()));
+    Some(Stream::Tls(Box::new(stream)))
 }

@@ -1,15 +1,13 @@
 //! Connecting to an upstream, with the limits of its deployment.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
-
-use rustls::ClientConfig;
 
 use crate::net::Stream;
 use crate::runtime::{self, TcpStream};
+use crate::tls::TlsStream;
 use crate::upstream::target::Upstream;
-use crate::upstream::tls::TlsStream;
+use crate::upstream::tls::Connector;
 
 /// Why there is no connection. Nothing of the request was sent, so another deployment may be tried.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +24,12 @@ pub enum ConnectError {
 }
 
 /// Connects to `upstream`: to each of its addresses in turn, within one limit for all.
-pub async fn connect(upstream: &Upstream, tls: &Arc<ClientConfig>) -> Result<Stream, ConnectError> {
+pub async fn connect(upstream: &Upstream, tls: &Connector) -> Result<Stream, ConnectError> {
     let limit = Duration::from_millis(upstream.spec.connect_timeout_ms.max(1).into());
     runtime::timeout(limit, connect_any(upstream, tls)).await.unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn connect_any(upstream: &Upstream, tls: &Arc<ClientConfig>) -> Result<Stream, ConnectError> {
+async fn connect_any(upstream: &Upstream, tls: &Connector) -> Result<Stream, ConnectError> {
     let mut failed = ConnectError::NoAddress;
     let addresses = upstream.target.addresses.load_full();
     for address in addresses.iter() {
@@ -42,7 +40,8 @@ async fn connect_any(upstream: &Upstream, tls: &Arc<ClientConfig>) -> Result<Str
                 if !upstream.target.tls {
                     return Ok(Stream::Plain(tcp));
                 }
-                let stream = TlsStream::connect(tcp, tls.clone(), &upstream.target.host).await?;
+                let (config, buffers) = (tls.config.clone(), tls.buffers.clone());
+                let stream = TlsStream::connect(tcp, config, &upstream.target.host, buffers).await?;
                 return Ok(Stream::Tls(Box::new(stream)));
             }
             Err(error) => failed = error.into(),

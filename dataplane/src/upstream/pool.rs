@@ -13,7 +13,6 @@ use foldhash::fast::RandomState;
 use wire::id::DeploymentId;
 
 use crate::net::Stream;
-use crate::sys::{Quiet, quiet};
 use crate::upstream::target::{Target, Upstream};
 
 /// How long a connection is kept without use, in milliseconds.
@@ -41,7 +40,7 @@ impl UpstreamPool {
         while let Some(found) = connections.pop() {
             let fresh = now_ms.saturating_sub(found.since_ms) < IDLE_MS_MAX;
             let same = Arc::ptr_eq(&found.target, &upstream.target);
-            if fresh && same && quiet(found.stream.fd()) == Quiet::Yes {
+            if fresh && same && found.stream.is_quiet() {
                 return Some(found.stream);
             }
         }

@@ -7,3 +7,6 @@ mod hostile;
 mod path;
 mod plane;
 mod tls;
+mod tls_clients;
+mod tls_faults;
+mod tls_peer;

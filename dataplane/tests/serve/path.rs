@@ -11,11 +11,11 @@ use wire::request_id::RequestIds;
 
 use crate::plane::{BARRED, EXPIRED, GOOD, Plane, UNKNOWN, Upstream, deployment, key, post, post_as};
 
-const CHAT: &str = "/v1/chat/completions";
-const ASK: &str = r#"{"messages":[{"role":"user","content":"hi"}], "model" : "fast"}"#;
-const ASK_STREAM: &str = r#"{"messages":[],"stream":true,"model":"fast"}"#;
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+pub(crate) const ASK: &str = r#"{"messages":[{"role":"user","content":"hi"}], "model" : "fast"}"#;
+pub(crate) const ASK_STREAM: &str = r#"{"messages":[],"stream":true,"model":"fast"}"#;
 
-fn json_answer(body: &str) -> Vec<u8> {
+pub(crate) fn json_answer(body: &str) -> Vec<u8> {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nset-cookie: a=b\r\nserver: x\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -23,17 +23,17 @@ fn json_answer(body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-const WHOLE: &str = r#"{ "id":"x", "choices":[{"usage":{"prompt_tokens":999}}], "model":"m",
+pub(crate) const WHOLE: &str = r#"{ "id":"x", "choices":[{"usage":{"prompt_tokens":999}}], "model":"m",
  "usage":{"prompt_tokens":11,"completion_tokens":7,"total_tokens":18,"prompt_tokens_details":{"cached_tokens":3}}}"#;
 
-const EVENTS: [&str; 4] = [
+pub(crate) const EVENTS: [&str; 4] = [
     "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n",
     "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"usage\\\":{}\"}}]}\n\n",
     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":2,\"total_tokens\":7}}\n\n",
     "data: [DONE]\n\n",
 ];
 
-fn stream_answer(events: &[&str]) -> Vec<u8> {
+pub(crate) fn stream_answer(events: &[&str]) -> Vec<u8> {
     let mut out =
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for event in events {

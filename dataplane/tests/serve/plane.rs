@@ -76,19 +76,24 @@ impl Plane {
 
     /// The same, with lines of its own at the head of the configuration.
     pub(crate) fn start_with(deployments: Vec<Deployment>, settings: &str) -> Self {
+        Self::start_edited(deployments, |text| settings.to_owned() + &text)
+    }
+
+    /// The same, with a configuration that is edited before it is used.
+    pub(crate) fn start_edited(deployments: Vec<Deployment>, edit: impl FnOnce(String) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         write_snapshot(&dir, deployments);
         let config = dir.path().join("dataplane.toml");
         let data = dir.path().join("data");
         let text = format!(
-            "{settings}data_dir = '{}'\nruntime_dir = '{}'\nworkers = 2\n[http]\nlisten = '127.0.0.1:0'\n\
+            "data_dir = '{}'\nruntime_dir = '{}'\nworkers = 2\n[http]\nlisten = '127.0.0.1:0'\n\
              [ops]\nlisten = '127.0.0.1:0'\n[control]\nsocket = '{}'\n\
              [limits]\nexchanges = 1024\nbody_mib = 1\n[usage]\nsync = 'always'\n",
             data.display(),
             dir.path().join("run").display(),
             dir.path().join("nobody.sock").display(),
         );
-        std::fs::write(&config, text).unwrap();
+        std::fs::write(&config, edit(text)).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_liutong-dataplane"))
             .args(["--config".as_ref(), config.as_os_str()])
             .stderr(Stdio::piped())
@@ -159,9 +164,13 @@ impl Plane {
 
     /// Ends it in order, and tells how it ended.
     pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
-        let pid = self.process.id().to_string();
-        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.signal("-TERM");
         self.process.wait().unwrap()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: &str) {
+        Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap();
     }
 }
 
@@ -261,9 +270,9 @@ impl Upstream {
 }
 
 /// One end of a connection.
-pub(crate) struct Peer {
+pub(crate) struct Peer<S = TcpStream> {
     /// The socket.
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: S,
     read: Vec<u8>,
 }
 
@@ -302,6 +311,13 @@ impl Peer {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+}
+
+impl<S: Read + Write> Peer<S> {
+    /// Speaks over `stream`.
+    pub(crate) fn on(stream: S) -> Self {
         Self { stream, read: Vec::new() }
     }
 
