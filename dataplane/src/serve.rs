@@ -125,14 +125,14 @@ async fn serve(
     }
     let (body, scanned) = read_body(client, received, endpoint).await?;
     exchange.set_request(endpoint, scanned.stream);
-    if model_in_path.is_some_and(|in_path| in_path != scanned.model.as_str()) {
-        return Err(RequestError::ModelMismatch.into());
-    }
     // The body may have taken a while: is the key still good?
     admitted.renew(worker.catch_up(), &worker.tables, &worker.cache)?;
     let alias = {
-        let routes = worker.routes();
-        let (alias, allowed) = route::alias(&routes, scanned.model.as_str(), &admitted.caller);
+        let (model, routes) = (scanned.model(&client.input()[body.range.clone()]), worker.routes());
+        if model_in_path.is_some_and(|in_path| in_path != model) {
+            return Err(RequestError::ModelMismatch.into());
+        }
+        let (alias, allowed) = route::alias(&routes, model, &admitted.caller);
         if let Some(alias) = alias {
             exchange.set_alias(alias.id);
         }

@@ -2,7 +2,6 @@
 //! closing one.
 #![allow(unsafe_code, reason = "raw system calls")]
 
-use std::io;
 use std::os::fd::RawFd;
 
 /// What a look at an idle connection shows.
@@ -17,11 +16,11 @@ pub enum Quiet {
 /// Looks whether anything waits on a socket, without reading it.
 #[must_use]
 pub fn quiet(fd: RawFd) -> Quiet {
-    let mut byte = 0_u8;
-    // SAFETY: the pointer is to one writable byte, and the length is one.
-    let got = unsafe { libc::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    let would_block = got < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock;
-    if would_block { Quiet::Yes } else { Quiet::No }
+    // Of the calls that tell, the one that takes no lock of the socket's.
+    let mut polled = libc::pollfd { fd, events: libc::POLLIN | libc::POLLRDHUP, revents: 0 };
+    // SAFETY: the pointer is to one pollfd, which poll writes `revents` of.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    if ready == 0 { Quiet::Yes } else { Quiet::No }
 }
 
 /// Which of some sockets the peer has left: one system call for all of them.

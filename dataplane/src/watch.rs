@@ -8,10 +8,12 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::os::fd::RawFd;
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
 
 use crate::auth::unix_ms;
 use crate::sys::HangupPoll;
@@ -160,33 +162,11 @@ impl Watch {
     }
 
     /// Runs `operation` for at most `limit`, unless it is given up for another reason first.
-    pub async fn run<F: Future>(&self, limit: Duration, operation: F) -> Result<F::Output, Fired> {
+    pub fn run<F: Future>(&self, limit: Duration, operation: F) -> Run<'_, F> {
         // One sweep more than asked for, since the coarse clock may be that much behind.
         let limit_ms = millis(limit).saturating_add(millis(SWEEP_INTERVAL));
         let deadline_ms = self.watches.now_ms().saturating_add(limit_ms);
-        let mut operation = pin!(operation);
-        let mut begun = false;
-        std::future::poll_fn(|context| {
-            if let Poll::Ready(done) = operation.as_mut().poll(context) {
-                return Poll::Ready(Ok(done));
-            }
-            self.entry(|entry| {
-                if !begun {
-                    begun = true;
-                    entry.deadline_ms = deadline_ms;
-                    // The operation before may have ended in the moment when it was to be given up.
-                    entry.fired = entry.fired.filter(|why| *why == Fired::ClientLeft);
-                }
-                if let Some(why) = entry.fired.take() {
-                    return Poll::Ready(Err(why));
-                }
-                if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-                    entry.waker = Some(context.waker().clone());
-                }
-                Poll::Pending
-            })
-        })
-        .await
+        Run { watch: self, deadline_ms, begun: false, operation }
     }
 
     /// From now on `run` also ends when the client behind `fd` has left.
@@ -218,11 +198,49 @@ impl Drop for Watch {
     }
 }
 
+pin_project! {
+    /// An operation under a watch. A type of its own, since an `async fn` would hold the operation twice.
+    pub struct Run<'a, F> {
+        watch: &'a Watch,
+        deadline_ms: u64,
+        begun: bool,
+        #[pin]
+        operation: F,
+    }
+}
+
+impl<F: Future> Future for Run<'_, F> {
+    type Output = Result<F::Output, Fired>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(done) = this.operation.poll(context) {
+            return Poll::Ready(Ok(done));
+        }
+        this.watch.entry(|entry| {
+            if !*this.begun {
+                *this.begun = true;
+                entry.deadline_ms = *this.deadline_ms;
+                // The operation before may have ended in the moment when it was to be given up.
+                entry.fired = entry.fired.filter(|why| *why == Fired::ClientLeft);
+            }
+            if let Some(why) = entry.fired.take() {
+                return Poll::Ready(Err(why));
+            }
+            if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                entry.waker = Some(context.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime;
     use std::os::fd::AsRawFd;
+    use std::pin::pin;
 
     fn sweeping<T>(test: impl Future<Output = T>, watches: &Rc<Watches>) -> T {
         runtime::block_on(async {

@@ -86,36 +86,35 @@ pub enum RequestKind {
     Whole,
 }
 
-/// The name that a client gave for the model, unescaped. Its `Debug` form does not show it: it is free text.
+/// The name that a client gave for the model. Its `Debug` form does not show it: it is free text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ModelName {
-    bytes: [u8; MODEL_BYTES_MAX],
-    len: usize,
+enum ModelName {
+    /// It means what stands in the body.
+    Plain,
+    /// What its escapes mean; empty if that is longer than [`MODEL_BYTES_MAX`].
+    Unescaped(Box<str>),
 }
 
 impl ModelName {
-    /// The name; empty if it was longer than [`MODEL_BYTES_MAX`], which is no alias either.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        // `parse` let only UTF-8 in.
-        self.bytes.get(..self.len).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
-    }
-
     /// Reads the inside of a JSON string.
     fn parse(raw: &[u8]) -> Result<Self, ScanError> {
-        let mut name = Self { bytes: [0; MODEL_BYTES_MAX], len: 0 };
-        match unescape(raw, &mut name.bytes) {
-            Ok(len) if std::str::from_utf8(&name.bytes[..len]).is_ok() => name.len = len,
-            Err(TextError::TooLong) => {}
-            Ok(_) | Err(TextError::Malformed) => return Err(ScanError::InvalidModel),
+        let plain = raw.len() <= MODEL_BYTES_MAX && !raw.iter().any(|&byte| byte == b'\\' || byte < 0x20);
+        if plain && std::str::from_utf8(raw).is_ok() {
+            return Ok(Self::Plain);
         }
-        Ok(name)
+        let mut name = [0; MODEL_BYTES_MAX];
+        let name = match unescape(raw, &mut name) {
+            Ok(len) => std::str::from_utf8(&name[..len]).map_err(|_| ScanError::InvalidModel)?,
+            Err(TextError::TooLong) => "",
+            Err(TextError::Malformed) => return Err(ScanError::InvalidModel),
+        };
+        Ok(Self::Unescaped(name.into()))
     }
 }
 
 impl fmt::Debug for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ModelName({} bytes)", self.len)
+        f.write_str("ModelName")
     }
 }
 
@@ -146,8 +145,7 @@ pub struct StreamOptions {
 /// What a complete body says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScannedRequest {
-    /// The model that the client asks for.
-    pub model: ModelName,
+    name: ModelName,
     /// The bytes of the model's value, with its quotes.
     pub model_value: Range<usize>,
     /// Whether the answer is to be streamed.
@@ -159,6 +157,19 @@ pub struct ScannedRequest {
 }
 
 impl ScannedRequest {
+    /// The model that the client asks for; `body` is what was scanned. Empty if the name was longer than
+    /// [`MODEL_BYTES_MAX`], which is no alias either.
+    #[must_use]
+    pub fn model<'a>(&'a self, body: &'a [u8]) -> &'a str {
+        match &self.name {
+            ModelName::Unescaped(name) => name,
+            // `parse` let only UTF-8 in.
+            ModelName::Plain => text_inside(body, &self.model_value)
+                .and_then(|name| std::str::from_utf8(name).ok())
+                .unwrap_or_default(),
+        }
+    }
+
     /// Whether the client itself asked for the usage event of a stream.
     #[must_use]
     pub fn asks_usage(&self) -> bool {
@@ -216,19 +227,19 @@ impl RequestScan {
     pub fn finish(&mut self, body: &[u8]) -> Result<ScannedRequest, ScanError> {
         let end = self.scan.finish()?;
         let model_value = self.values[MODEL].take().ok_or(ScanError::MissingModel)?;
-        let model = ModelName::parse(text_inside(body, &model_value).ok_or(ScanError::InvalidModel)?)?;
+        let name = ModelName::parse(text_inside(body, &model_value).ok_or(ScanError::InvalidModel)?)?;
         let stream = self.values[STREAM]
             .take()
             .map_or(Ok(false), |value| boolean(&body[value]).ok_or(ScanError::InvalidStream))?;
         let options = self.values[STREAM_OPTIONS].take().filter(|_| stream);
         let stream_options = options.map(|value| scan_options(body, value)).transpose()?;
-        Ok(ScannedRequest { model, model_value, stream, stream_options, object_end: end.at })
+        Ok(ScannedRequest { name, model_value, stream, stream_options, object_end: end.at })
     }
 }
 
 /// The inside of a string value; `None` if it is another value.
 fn text_inside<'a>(body: &'a [u8], value: &Range<usize>) -> Option<&'a [u8]> {
-    body[value.clone()].strip_prefix(b"\"")?.strip_suffix(b"\"")
+    body.get(value.clone())?.strip_prefix(b"\"")?.strip_suffix(b"\"")
 }
 
 fn boolean(value: &[u8]) -> Option<bool> {

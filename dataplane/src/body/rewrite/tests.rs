@@ -9,7 +9,7 @@ fn rewrite(body: &str, upstream_model: &str, usage: UsageAsk) -> String {
     scan.feed(body.as_bytes()).unwrap();
     let scanned = scan.finish(body.as_bytes()).unwrap();
     let text = escape(upstream_model);
-    let model_text = (scanned.model.as_str() != upstream_model).then_some(&*text);
+    let model_text = (scanned.model(body.as_bytes()) != upstream_model).then_some(&*text);
     let splice = plan(&scanned, model_text, usage);
     let whole = splice.slices(body.as_bytes()).collect::<Vec<_>>().concat();
     assert_eq!(whole.len(), splice.rewritten_len(body.len()));
