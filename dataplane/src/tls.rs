@@ -246,11 +246,16 @@ impl TlsStream {
         (Ok(()), buffer)
     }
 
-    /// Tells the peer that nothing follows and nothing was cut off.
+    /// Tells the peer that nothing follows and nothing was cut off; once, and not where that is not so.
     pub async fn close(&mut self) -> io::Result<()> {
+        if self.mute {
+            return Ok(());
+        }
         let mut out = Vec::new();
         self.session.close(&mut out).map_err(io::Error::other)?;
-        self.send(out).await
+        let sent = self.send(out).await;
+        self.mute = true;
+        sent
     }
 
     /// Leaves it at what was said: `close` then says nothing.
