@@ -74,7 +74,7 @@ impl TlsStream {
     ) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let connection = UnbufferedClientConnection::new(config, name).map_err(io::Error::other)?;
-        Self::shake(tcp, connection.into(), buffers).await
+        Self::shake(tcp, connection.into(), buffers, b"").await
     }
 
     /// Shakes hands as the server.
@@ -84,10 +84,16 @@ impl TlsStream {
         buffers: Rc<BufferPool>,
     ) -> io::Result<Self> {
         let connection = UnbufferedServerConnection::new(config).map_err(io::Error::other)?;
-        Self::shake(tcp, connection.into(), buffers).await
+        Self::shake(tcp, connection.into(), buffers, PLAIN_HTTP_ANSWER).await
     }
 
-    async fn shake(tcp: TcpStream, session: Session, buffers: Rc<BufferPool>) -> io::Result<Self> {
+    /// Shakes hands; a peer who speaks HTTP instead gets `plain_answer`.
+    async fn shake(
+        tcp: TcpStream,
+        session: Session,
+        buffers: Rc<BufferPool>,
+        plain_answer: &[u8],
+    ) -> io::Result<Self> {
         let mut stream = Self { tcp, session, buffers, deaf: false, mute: false };
         let mut buffer = Vec::with_capacity(HANDSHAKE_READ_BYTES);
         loop {
@@ -107,9 +113,9 @@ impl TlsStream {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             buffer = back;
-            // No record begins so, but a request does.
+            // No record begins so, but HTTP does.
             if stream.session.unseen().first().is_some_and(u8::is_ascii_uppercase) {
-                stream.send(PLAIN_HTTP_ANSWER.to_vec()).await?;
+                stream.send(plain_answer.to_vec()).await?;
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
@@ -246,11 +252,16 @@ impl TlsStream {
         (Ok(()), buffer)
     }
 
-    /// Tells the peer that nothing follows and nothing was cut off.
+    /// Tells the peer that nothing follows and nothing was cut off; once, and not where that is not so.
     pub async fn close(&mut self) -> io::Result<()> {
+        if self.mute {
+            return Ok(());
+        }
         let mut out = Vec::new();
         self.session.close(&mut out).map_err(io::Error::other)?;
-        self.send(out).await
+        let sent = self.send(out).await;
+        self.mute = true;
+        sent
     }
 
     /// Leaves it at what was said: `close` then says nothing.

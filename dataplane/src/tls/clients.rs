@@ -69,8 +69,8 @@ impl ClientTls {
         Ok(())
     }
 
-    /// Reads the files again when a look at them, every `interval`, shows a change, and whenever `now` says so,
-    /// until `now` is closed. Blocks.
+    /// Reads the files again when a look at them, every `interval`, shows a change, and whenever `now` says
+    /// so, until `now` is closed. Blocks.
     pub fn keep_fresh(&self, now: &Receiver<()>, interval: Duration) {
         let mut seen = self.files.stamps();
         loop {

@@ -124,8 +124,8 @@ fn a_client_that_asked_for_usage_gets_every_byte() {
     assert_eq!(plane.usage(1)[0].tokens.total, 7);
 }
 
-#[test]
-fn an_event_reaches_the_client_before_the_next_one_is_sent() {
+/// An upstream whose stream's second event is sent when the test says so.
+pub(crate) fn gated() -> (Upstream, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
     let upstream = Upstream::start(move |_, stream| {
@@ -135,12 +135,16 @@ fn an_event_reaches_the_client_before_the_next_one_is_sent() {
         gate.lock().unwrap().recv().unwrap();
         stream.write_all(&bytes[first..]).is_ok()
     });
+    (upstream, open)
+}
+
+#[test]
+fn an_event_reaches_the_client_before_the_next_one_is_sent() {
+    let (upstream, open) = gated();
     let plane = Plane::start(vec![deployment(3, upstream.address)]);
     let mut peer = plane.connect();
     peer.send(&post(CHAT, ASK_STREAM));
-    while !peer.unread().windows(2).any(|w| w == b"\n\n") {
-        assert!(peer.more(), "the first event");
-    }
+    peer.first_event();
     open.send(()).unwrap();
     assert!(peer.answer().whole);
 }

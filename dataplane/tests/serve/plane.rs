@@ -343,6 +343,13 @@ impl<S: Read + Write> Peer<S> {
         &self.read
     }
 
+    /// Reads until the first event of a stream is there.
+    pub(crate) fn first_event(&mut self) {
+        while !self.read.windows(2).any(|end| end == b"\n\n") {
+            assert!(self.more(), "the first event");
+        }
+    }
+
     fn head(&mut self) -> Option<String> {
         let end = loop {
             if let Some(at) = self.read.windows(4).position(|end| end == b"\r\n\r\n") {

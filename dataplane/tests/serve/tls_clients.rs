@@ -2,21 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustls::{HandshakeKind, ProtocolVersion};
 
-use crate::path::{ASK, ASK_STREAM, CHAT, EVENTS, WHOLE, json_answer, stream_answer};
+use crate::path::{ASK, ASK_STREAM, CHAT, EVENTS, WHOLE, gated, json_answer};
 use crate::plane::{PATIENCE, Plane, UNKNOWN, Upstream, deployment, key, post, post_as};
-use crate::tls_peer::{Certified, Drip, connect, connect_over, end, shown, start};
-
-/// A data plane with one certificate, for `localhost`; what its files are in; a client that trusts it.
-fn plane(upstream: &Upstream) -> (Plane, tempfile::TempDir, Certified) {
-    let (dir, certified) = (tempfile::tempdir().unwrap(), Certified::of(&["localhost"]));
-    let plane = start(vec![deployment(3, upstream.address)], &certified.write(dir.path(), "server"));
-    (plane, dir, certified)
-}
+use crate::tls_peer::{Certified, Drip, connect, connect_over, end, plane, shown, start};
 
 /// An upstream that answers with the request's own body.
 fn echo() -> Upstream {
@@ -73,21 +65,11 @@ fn an_answer_with_its_head_leaves_in_one_record() {
 
 #[test]
 fn an_event_reaches_the_client_before_the_next_one_is_sent() {
-    let (open, gate) = mpsc::channel::<()>();
-    let gate = Mutex::new(gate);
-    let upstream = Upstream::start(move |_, stream| {
-        let bytes = stream_answer(&EVENTS);
-        let first = bytes.windows(2).position(|w| w == b"\n\n").unwrap() + 4;
-        stream.write_all(&bytes[..first]).unwrap();
-        gate.lock().unwrap().recv().unwrap();
-        stream.write_all(&bytes[first..]).is_ok()
-    });
+    let (upstream, open) = gated();
     let (plane, _dir, certified) = plane(&upstream);
     let mut peer = connect(&plane, &Arc::new(certified.trusting()));
     peer.send(&post(CHAT, ASK_STREAM));
-    while !peer.unread().windows(2).any(|w| w == b"\n\n") {
-        assert!(peer.more(), "the first event");
-    }
+    peer.first_event();
     open.send(()).unwrap();
     let answer = peer.answer();
     assert!(answer.whole);

@@ -10,13 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::path::{ASK, ASK_STREAM, CHAT, EVENTS, WHOLE, json_answer, stream_answer};
 use crate::plane::{PATIENCE, Peer, Plane, Upstream, deployment, post};
-use crate::tls_peer::{Certified, connect, end, shown, start};
-
-fn plane(upstream: &Upstream) -> (Plane, tempfile::TempDir, Certified) {
-    let (dir, certified) = (tempfile::tempdir().unwrap(), Certified::of(&["localhost"]));
-    let plane = start(vec![deployment(3, upstream.address)], &certified.write(dir.path(), "server"));
-    (plane, dir, certified)
-}
+use crate::tls_peer::{Certified, connect, end, plane, shown, start};
 
 fn becomes(condition: impl Fn() -> bool) -> bool {
     let end = Instant::now() + PATIENCE;
@@ -34,25 +28,33 @@ fn has_metric(plane: &Plane, line: &str) -> bool {
 }
 
 #[test]
-fn a_handshake_that_takes_too_long_is_cut_off() {
+fn a_slow_handshake_is_cut_off_and_a_slow_head_is_408() {
     let upstream = Upstream::fixed("");
-    let (plane, _dir, _) = plane(&upstream);
+    let (plane, _dir, certified) = plane(&upstream);
+    let limit = Duration::from_secs(20);
+    let mut slow = connect(&plane, &Arc::new(certified.trusting()));
+    slow.stream.sock.set_read_timeout(Some(limit)).unwrap();
+    slow.send(&post(CHAT, ASK)[..40]);
     let began = Instant::now();
-    let silent: Vec<TcpStream> = [&b""[..], &[22, 3, 1, 2, 0, 1]]
-        .into_iter()
-        .map(|sent| {
-            let mut tcp = TcpStream::connect(plane.http).unwrap();
-            tcp.write_all(sent).unwrap();
-            tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            tcp
-        })
-        .collect();
+    let silent = [&b""[..], &[22, 3, 1, 2, 0, 1]].map(|sent| {
+        let mut tcp = TcpStream::connect(plane.http).unwrap();
+        tcp.write_all(sent).unwrap();
+        tcp.set_read_timeout(Some(limit)).unwrap();
+        tcp
+    });
     for mut tcp in silent {
         assert_eq!(tcp.read(&mut [0; 64]).unwrap(), 0, "closed without a word");
     }
     assert!((9..15).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert!(has_metric(&plane, "liutong_tls_handshakes_failed_total 2"));
-    assert!(becomes(|| has_metric(&plane, "liutong_connections_closed_total 2")));
+
+    let answer = slow.answer();
+    assert_eq!((answer.status, answer.code().as_str()), (408, "request_timeout"));
+    // What comes now is not looked at, and the client can read on.
+    slow.send(&post(CHAT, ASK)[40..]);
+    end(&mut slow).expect("close_notify");
+    assert!(becomes(|| has_metric(&plane, "liutong_connections_closed_total 3")));
+    assert!(has_metric(&plane, "liutong_panics_total 0"));
 }
 
 #[test]
@@ -102,9 +104,7 @@ fn a_stream_that_was_cut_does_not_end_with_close_notify() {
         let mut peer = connect(&plane, &config);
         let request = String::from_utf8(post(CHAT, ASK_STREAM)).unwrap().replace("HTTP/1.1", version);
         peer.send(request.as_bytes());
-        while !peer.unread().windows(2).any(|w| w == b"\n\n") {
-            assert!(peer.more(), "the first event");
-        }
+        peer.first_event();
         let error = end(&mut peer).expect_err(version).kind();
         assert!(matches!(error, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset), "{version} {error}");
     }

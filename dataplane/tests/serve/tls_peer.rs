@@ -8,9 +8,10 @@ use std::sync::Arc;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
 use wire::table::Deployment;
 
-use crate::plane::{PATIENCE, Peer, Plane};
+use crate::plane::{PATIENCE, Peer, Plane, Upstream, deployment};
 
 /// A certificate with its key.
 pub(crate) struct Certified {
@@ -78,6 +79,13 @@ pub(crate) fn start(deployments: Vec<Deployment>, tls: &str) -> Plane {
     Plane::start_edited(deployments, |text| {
         text.replace("body_mib = 1", "body_mib = 8") + "[http.tls]\n" + tls
     })
+}
+
+/// One with a certificate for `localhost`; its files are in the directory.
+pub(crate) fn plane(upstream: &Upstream) -> (Plane, TempDir, Certified) {
+    let (dir, certified) = (tempfile::tempdir().unwrap(), Certified::of(&["localhost"]));
+    let plane = start(vec![deployment(3, upstream.address)], &certified.write(dir.path(), "server"));
+    (plane, dir, certified)
 }
 
 /// A connection to a data plane; its handshake is done by the first read or write.

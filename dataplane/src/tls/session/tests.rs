@@ -1,3 +1,5 @@
+//! Two sessions that talk to each other, in pieces of every size.
+
 use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
