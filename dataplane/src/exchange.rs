@@ -14,6 +14,7 @@ use wire::request_id::REQUEST_ID_BYTES;
 use crate::auth::Admitted;
 use crate::error::{Overload, RequestError};
 use crate::metrics;
+use crate::prices::{Feature, without};
 use crate::slots::pool::Slot;
 use crate::watch::millis;
 use crate::worker::Worker;
@@ -39,11 +40,16 @@ impl Exchange {
             ts_ms: worker.watches.unix_ms(began),
             ..UsageEvent::default()
         };
-        let slot = worker.slots.borrow_mut().open(&event).ok_or(RequestError::Overloaded(Overload::Slots))?;
-        event.seq = slot.seq();
+        let mut slot = None;
+        if !without(Feature::UsageEvents) {
+            let open =
+                worker.slots.borrow_mut().open(&event).ok_or(RequestError::Overloaded(Overload::Slots))?;
+            event.seq = open.seq();
+            slot = Some(open);
+        }
         metrics::add(&worker.counters.admitted, 1);
         let request_id = worker.routes().request_ids.text(event.boot, event.seq);
-        Ok(Self { worker: worker.clone(), slot: Some(slot), event, began, request_id })
+        Ok(Self { worker: worker.clone(), slot, event, began, request_id })
     }
 
     /// What `x-request-id` says.

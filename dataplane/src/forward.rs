@@ -76,7 +76,9 @@ pub async fn exchange(
     let (mut last, mut sent_again) = (RequestError::Unavailable, 0);
     while tried.ids().len() + sent_again < ATTEMPTS_MAX {
         let now_ms = worker.watches.now_ms();
-        let Some(chosen) = worker.balance.choose(&request.alias.upstreams, tried.ids(), now_ms) else { break };
+        let Some(chosen) = worker.balance.choose(&request.alias.upstreams, tried.ids(), now_ms) else {
+            break;
+        };
         let upstream = chosen.upstream.clone();
         tried.push(upstream.spec.id);
         exchange.attempt(upstream.spec.id);

@@ -25,6 +25,9 @@ pub mod meter;
 /// The configuration.
 pub mod config;
 
+/// The program and its arguments.
+pub mod program;
+
 /// Starting and ending the process.
 pub mod server;
 
@@ -93,6 +96,9 @@ pub mod sync;
 
 /// Counters.
 pub mod metrics;
+
+/// Features left out to learn what they cost.
+pub mod prices;
 
 /// Health and metrics for operators.
 pub mod ops;

@@ -34,6 +34,7 @@ use crate::meter::pool::MeterPool;
 use crate::meter::stream::{StreamMeter, StreamMode};
 use crate::meter::whole::WholeMeter;
 use crate::net::Stream;
+use crate::prices::{Feature, without};
 use crate::serve::{Request, append_closing_lines};
 use crate::sys;
 use crate::upstream::target::Upstream;
@@ -365,7 +366,7 @@ impl Relay<'_> {
 
 impl Meter {
     fn new(head: &ResponseHead, mode: StreamMode, meters: &MeterPool) -> Self {
-        if head.content_coded {
+        if head.content_coded || without(Feature::Metering) {
             return Self::Blind;
         }
         if head.is_event_stream {

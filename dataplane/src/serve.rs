@@ -17,6 +17,7 @@ use crate::meter::stream::StreamMode;
 use crate::metrics;
 use crate::models;
 use crate::net::Stream;
+use crate::prices::{Feature, without};
 use crate::route::{self, Asked};
 use crate::tables::AliasRoute;
 use crate::upstream::target::Upstream;
@@ -40,8 +41,12 @@ impl Request<'_> {
     /// How the body goes to `upstream`, and what its answer's stream then has that the client did not ask
     /// for.
     pub fn for_upstream<'u>(&'u self, upstream: &'u Upstream) -> (Splice<'u>, StreamMode) {
+        if without(Feature::Rewrite) {
+            return (Splice::default(), StreamMode::Observe);
+        }
         // An upstream without a name of its own for the model knows it by the alias.
-        let named = !upstream.spec.upstream_model.is_empty() && upstream.spec.upstream_model != self.alias.name;
+        let named =
+            !upstream.spec.upstream_model.is_empty() && upstream.spec.upstream_model != self.alias.name;
         let streamed = self.scanned.stream && self.endpoint != Endpoint::Embeddings;
         let asked = self.scanned.asks_usage();
         let continuous = upstream.spec.dialect.has_continuous_usage()

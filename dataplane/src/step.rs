@@ -55,7 +55,8 @@ pub(crate) fn is_target_byte(byte: u8) -> bool {
 /// made of.
 #[inline]
 pub(crate) fn is_plain_json(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b',' | b'-' | b'.' | b':' | b' ' | b'\t' | b'\n' | b'\r')
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'+' | b',' | b'-' | b'.' | b':' | b' ' | b'\t' | b'\n' | b'\r')
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -13,8 +13,8 @@
 
 use std::ops::Range;
 
-use super::lines::is_token_byte;
 use super::framing::{BodyFraming, Decoded, FramingError};
+use super::lines::is_token_byte;
 
 /// How many bytes of extensions one size line may have.
 pub const EXTENSION_BYTES_MAX: u16 = 256;

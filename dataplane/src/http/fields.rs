@@ -124,9 +124,9 @@ impl AllowList {
             return None;
         }
         let first = name.first()?.to_ascii_lowercase();
-        self.names.iter().position(|known| {
-            known.as_bytes()[0] == first && name.eq_ignore_ascii_case(known.as_bytes())
-        })
+        self.names
+            .iter()
+            .position(|known| known.as_bytes()[0] == first && name.eq_ignore_ascii_case(known.as_bytes()))
     }
 }
 

@@ -7,9 +7,7 @@
 //! Precondition of `parse`: `HeadEnd::find` has delimited the head, so no bare CR or LF and no control byte
 //! is in it.
 
-use super::fields::{
-    AllowList, ConnectionOptions, Forwarded, FramingFields, Persist, check_name, set_once,
-};
+use super::fields::{AllowList, ConnectionOptions, Forwarded, FramingFields, Persist, check_name, set_once};
 use super::framing::BodyFraming;
 use super::head_end::{HEAD_BYTES_MAX, HeadEnd};
 use super::head_error::HeadError;

@@ -62,7 +62,9 @@ pub(super) fn check_host(host: &[u8]) -> Result<(), HeadError> {
         (
             end,
             !name.is_empty()
-                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')),
+                && name
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')),
         )
     };
     if valid && is_port(&host[name_length..]) { Ok(()) } else { Err(HeadError::Host) }

@@ -175,7 +175,9 @@ impl WholeMeter {
             };
             *usage = parsed.or(*usage);
         });
-        if let Err(JsonError::Unexpected { at } | JsonError::TooDeep { at } | JsonError::Incomplete { at }) = fed {
+        if let Err(JsonError::Unexpected { at } | JsonError::TooDeep { at } | JsonError::Incomplete { at }) =
+            fed
+        {
             self.from = place(at).unwrap_or(from);
             self.tail = None;
             self.usage = None;

@@ -59,7 +59,8 @@ fn heads_with_any_byte_in_any_place_are_split_as_httparse_splits_them() {
 fn names_and_values_of_every_length_are_split_as_httparse_splits_them() {
     for name in 1..70 {
         for value in 0..70 {
-            let head = format!("GET / HTTP/1.1\r\n{}: {}\r\nx:y\r\n\r\n", "n".repeat(name), "v".repeat(value));
+            let head =
+                format!("GET / HTTP/1.1\r\n{}: {}\r\nx:y\r\n\r\n", "n".repeat(name), "v".repeat(value));
             assert!(agree(head.as_bytes()), "name of {name}, value of {value}");
         }
     }
@@ -67,7 +68,8 @@ fn names_and_values_of_every_length_are_split_as_httparse_splits_them() {
 
 #[test]
 fn what_is_no_delimited_head_gives_nothing_and_does_not_panic() {
-    for head in ["", "\r\n", "\r\n\r\n", "\r\n\r\n\r\n", "GET", "GET\r\n", "GET\r\na: b\r\n", "GET\r\n\r\nx"] {
+    for head in ["", "\r\n", "\r\n\r\n", "\r\n\r\n\r\n", "GET", "GET\r\n", "GET\r\na: b\r\n", "GET\r\n\r\nx"]
+    {
         assert!(split(head.as_bytes()).is_none(), "{head:?}");
     }
     for head in ["GET\r\na: b\nc\r\n\r\n", "GET\r\na\r\n\r\n", "GET\r\n\r\n\r\n", "GET\r\na:\rb\r\n\r\n"] {

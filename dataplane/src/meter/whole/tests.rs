@@ -21,10 +21,7 @@ fn total(answer: &str) -> Option<u32> {
 #[test]
 fn the_last_usage_of_the_top_level_counts() {
     for (answer, expected) in [
-        (
-            r#"{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#,
-            Some(7),
-        ),
+        (r#"{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#, Some(7)),
         (r#"{"usage":{"prompt_tokens":3,"total_tokens":3},"data":[{"embedding":[0.1,-2e-3]}]}"#, Some(3)),
         (r#"{ "usage" : { "prompt_tokens" : 2 } } "#, Some(2)),
         (r#"{"usage":{"total_tokens":1},"usage":{"total_tokens":2}}"#, Some(2)),
@@ -64,7 +61,10 @@ fn garbage_has_no_usage_and_does_not_fail() {
 #[test]
 fn what_follows_a_usage_tells_how_deep_it_lay() {
     for (answer, expected) in [
-        (r#"{"a":{"usage":{"total_tokens":9}},"b":[{"usage":{"total_tokens":8}}],"usage":{"total_tokens":7}}"#, Some(7)),
+        (
+            r#"{"a":{"usage":{"total_tokens":9}},"b":[{"usage":{"total_tokens":8}}],"usage":{"total_tokens":7}}"#,
+            Some(7),
+        ),
         (r#"{"a":{"usage":{"total_tokens":9},"usage":{"total_tokens":8}},"b":"}"}"#, None),
         (r#"{"usage":{"total_tokens":9},"a":{"usage":{"total_tokens":8}}}"#, Some(9)),
         (r#"{"usage":{"total_tokens":9},"a":[1,2,{"b":"\"}"}],"c":null}"#, Some(9)),
