@@ -192,7 +192,7 @@ fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
+pub(crate) fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
     let entry = |number: u8, not_after_ms, allow| {
         Change::Key(Key {
             digest: KeyDigest(Sha256::digest(key(number)).into()),
