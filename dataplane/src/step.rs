@@ -34,7 +34,7 @@ pub(crate) fn position(
 }
 
 /// True for control bytes other than HTAB (RFC 9110 §5.5), CR and LF among them.
-#[inline]
+#[cfg(any(test, not(target_arch = "x86_64")))]
 pub(crate) fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }

@@ -99,34 +99,58 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// The names of the fields that go on.
+/// Whether a field's name is `known`, which is in lower case; names know no case (RFC 9110 §5.1).
+///
+/// `name` must be a token. The bit that tells upper from lower case is set in eight bytes at a time: the only other
+/// byte that this makes equal to one of `known`'s is CR to a hyphen, and no token has that.
+#[inline]
+pub(super) fn is_name(name: &[u8], known: &str) -> bool {
+    const CASE: u64 = u64::from_ne_bytes([0x20; 8]);
+    let (words, rest) = name.as_chunks::<8>();
+    let (known_words, known_rest) = known.as_bytes().as_chunks::<8>();
+    let same = |(word, known): (&[u8; 8], &[u8; 8])| {
+        u64::from_ne_bytes(*word) | CASE == u64::from_ne_bytes(*known) | CASE
+    };
+    name.len() == known.len()
+        && words.iter().zip(known_words).all(same)
+        && rest.iter().zip(known_rest).all(|(byte, known)| byte | 0x20 == *known)
+}
+
+/// How long the names of an allow-list may be.
+const ALLOWED_NAME_BYTES_MAX: usize = 31;
+
+/// The names of the fields that go on: at most eight.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AllowList {
-    /// In lower case, each of 1 to 31 bytes.
+    /// In lower case.
     names: &'static [&'static str],
-    /// Bit `n` is set where a name is `n` bytes long: most of what comes is told by its length.
-    lengths: u32,
+    /// For each length a bit for each name that is so long: most of what comes is told by its length.
+    by_length: [u8; ALLOWED_NAME_BYTES_MAX + 1],
 }
 
 impl AllowList {
     /// Allows `names`, which are in lower case.
     pub(super) const fn new(names: &'static [&'static str]) -> Self {
-        let (mut lengths, mut index) = (0, 0);
+        let (mut by_length, mut index) = ([0; ALLOWED_NAME_BYTES_MAX + 1], 0);
         while index < names.len() {
-            lengths |= 1 << names[index].len();
+            by_length[names[index].len()] |= 1 << index;
             index += 1;
         }
-        Self { names, lengths }
+        Self { names, by_length }
     }
 
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        if name.len() >= 32 || self.lengths >> name.len() & 1 == 0 {
-            return None;
+    /// The index of `name` among them.
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<u8> {
+        let mut candidates = *self.by_length.get(name.len())?;
+        while candidates != 0 {
+            let index = candidates.trailing_zeros();
+            if is_name(name, self.names[index as usize]) {
+                return u8::try_from(index).ok();
+            }
+            candidates &= candidates - 1;
         }
-        let first = name.first()?.to_ascii_lowercase();
-        self.names
-            .iter()
-            .position(|known| known.as_bytes()[0] == first && name.eq_ignore_ascii_case(known.as_bytes()))
+        None
     }
 }
 
@@ -146,10 +170,11 @@ impl Forwarded {
     }
 
     /// Keeps a line whose name is in the allow-list, and drops others.
+    #[inline]
     pub(super) fn offer(&mut self, name: &[u8], value: Span) -> Result<(), HeadError> {
         let Some(index) = self.allowed.find(name) else { return Ok(()) };
         let line = self.lines.get_mut(usize::from(self.count)).ok_or(HeadError::TooManyFields)?;
-        *line = (u8::try_from(index).map_err(|_| HeadError::TooManyFields)?, value);
+        *line = (index, value);
         self.count += 1;
         Ok(())
     }
@@ -177,7 +202,30 @@ pub(super) fn set_once(slot: &mut Option<Span>, value: Span, name: &'static str)
 
 #[cfg(test)]
 mod tests {
-    use super::{ConnectionOptions, Persist, decimal};
+    use super::{ConnectionOptions, Persist, decimal, is_name};
+
+    #[test]
+    fn a_token_is_a_known_name_in_any_case_and_in_no_other_way() {
+        let known = "x-stainless-lang";
+        for len in 0..=known.len() {
+            let known = &known[..len];
+            assert!(
+                is_name(known.as_bytes(), known) && is_name(known.to_ascii_uppercase().as_bytes(), known)
+            );
+            assert!(!is_name(format!("{known}a").as_bytes(), known));
+            for place in 0..len {
+                for byte in (0..=u8::MAX).filter(|byte| super::super::lines::is_token_byte(*byte)) {
+                    let mut name = known.as_bytes().to_vec();
+                    name[place] = byte;
+                    assert_eq!(
+                        is_name(&name, known),
+                        name.eq_ignore_ascii_case(known.as_bytes()),
+                        "{byte:#x}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn only_plain_decimal_numbers_below_two_to_the_64_are_lengths() {

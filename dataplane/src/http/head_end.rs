@@ -15,7 +15,7 @@
 //!   * bytes after the end of the head are never looked at
 
 use super::head_error::HeadError;
-use crate::step;
+use crate::step::{self, STEP};
 
 /// The largest head, with its blank line and any empty lines before it.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
@@ -68,18 +68,24 @@ impl HeadEnd {
     /// complete.
     pub fn find(&mut self, buf: &[u8]) -> Result<Option<usize>, HeadError> {
         let window = &buf[..buf.len().min(HEAD_BYTES_MAX)];
-        while let Some(offset) = next_control(window, self.scanned) {
-            self.scanned += offset;
-            match (window[self.scanned], window.get(self.scanned + 1)) {
-                (b'\r', Some(b'\n')) => {}
-                (b'\r', Some(_)) => return Err(HeadError::BareCr),
-                (b'\r', None) => return if_room(window),
-                (b'\n', _) => return Err(HeadError::BareLf),
-                _ => return Err(HeadError::ControlByte),
+        let mut at = self.scanned;
+        while at < window.len() {
+            let mut controls = step::controls(&step_at(window, at));
+            while controls != 0 {
+                let place = at + controls.trailing_zeros() as usize;
+                controls &= controls - 1;
+                // Not the LF of a line end that was stepped over.
+                if place >= self.scanned {
+                    self.scanned = place;
+                    if !is_line_end(&window[place..])? {
+                        return if_room(window);
+                    }
+                    if self.end_line()? {
+                        return Ok(Some(self.scanned));
+                    }
+                }
             }
-            if self.end_line()? {
-                return Ok(Some(self.scanned));
-            }
+            at += STEP;
         }
         self.scanned = window.len();
         if_room(window)
@@ -99,9 +105,27 @@ impl HeadEnd {
     }
 }
 
-/// Where the next control byte is: one pass finds both the line ends and what must not be there.
-fn next_control(window: &[u8], from: usize) -> Option<usize> {
-    step::position(window.get(from..)?, step::controls, step::is_control)
+/// The sixteen bytes from `at` on; what is missing of them is filled up with a byte that is no control.
+#[inline]
+fn step_at(window: &[u8], at: usize) -> [u8; STEP] {
+    let rest = &window[at..];
+    rest.first_chunk().copied().unwrap_or_else(|| {
+        let mut step = [b'x'; STEP];
+        step[..rest.len()].copy_from_slice(rest);
+        step
+    })
+}
+
+/// Whether `bytes`, which begin with a control byte, begin with CRLF; false if the LF may be yet to come.
+#[inline]
+fn is_line_end(bytes: &[u8]) -> Result<bool, HeadError> {
+    match bytes {
+        [b'\r', b'\n', ..] => Ok(true),
+        [b'\r'] => Ok(false),
+        [b'\r', ..] => Err(HeadError::BareCr),
+        [b'\n', ..] => Err(HeadError::BareLf),
+        _ => Err(HeadError::ControlByte),
+    }
 }
 
 /// No end yet, which is an error once none can come.

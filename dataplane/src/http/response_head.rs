@@ -7,7 +7,9 @@
 //! Precondition of `parse`: `HeadEnd::find` has delimited the head, so no bare CR or LF and no control byte
 //! is in it.
 
-use super::fields::{AllowList, ConnectionOptions, Forwarded, FramingFields, Persist, check_name, set_once};
+use super::fields::{
+    AllowList, ConnectionOptions, Forwarded, FramingFields, Persist, check_name, is_name, set_once,
+};
 use super::framing::BodyFraming;
 use super::head_end::{HEAD_BYTES_MAX, HeadEnd};
 use super::head_error::HeadError;
@@ -146,7 +148,7 @@ impl<'a> Gathered<'a> {
     /// Takes one field line.
     fn take(&mut self, FieldLine { name, value: span }: FieldLine<'_>) -> Result<(), HeadError> {
         check_name(name)?;
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let is = |known| is_name(name, known);
         let value = span.of(self.head);
         match name.len() {
             10 if is("connection") => self.connection.add(value),

@@ -39,8 +39,8 @@ const ROUND_EVENTS_MAX: usize = 8192;
 const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 const SYNC_BYTES: usize = 1024 * 1024;
 const CLEAN_INTERVAL: Duration = Duration::from_millis(100);
-const SLEEP_MIN: Duration = Duration::from_millis(4);
-const SLEEP_MAX: Duration = Duration::from_millis(8);
+const SLEEP_MIN: Duration = Duration::from_millis(8);
+const SLEEP_MAX: Duration = Duration::from_millis(10);
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
