@@ -45,6 +45,7 @@ pub(super) fn split(head: &[u8]) -> Option<(Span, FieldLines<'_>)> {
 
 impl<'a> FieldLines<'a> {
     /// The next line; `None` at the blank one.
+    #[inline]
     pub(super) fn next(&mut self) -> Result<Option<FieldLine<'a>>, HeadError> {
         let line = self.head.get(self.at..).unwrap_or_default();
         if line == b"\r\n" {
@@ -58,11 +59,16 @@ impl<'a> FieldLines<'a> {
             return Err(HeadError::TooManyFields);
         }
         self.count += 1;
-        let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-        let start = name + 1 + line[name + 1..].iter().take_while(|byte| blank(byte)).count();
+        let mut start = name + 1;
+        while let Some(b' ' | b'\t') = line.get(start) {
+            start += 1;
+        }
         let end = start + line_end(&line[start..]).ok_or(HeadError::FieldLine)?;
-        let trailing = line[start..end].iter().rev().take_while(|byte| blank(byte)).count();
-        let value = Span::new(self.at + start, self.at + end - trailing);
+        let mut value_end = end;
+        while value_end > start && matches!(line[value_end - 1], b' ' | b'\t') {
+            value_end -= 1;
+        }
+        let value = Span::new(self.at + start, self.at + value_end);
         self.at += end + 2;
         if let Some(b' ' | b'\t') = self.head.get(self.at) {
             return Err(HeadError::FoldedLine);
@@ -71,11 +77,13 @@ impl<'a> FieldLines<'a> {
     }
 }
 
+#[inline]
 fn line_end(bytes: &[u8]) -> Option<usize> {
     step::position(bytes, step::carriage_returns, |byte| byte == b'\r')
 }
 
 /// How many bytes of a token `line` begins with.
+#[inline]
 fn name_len(line: &[u8]) -> usize {
     let usual = step::position(line, step::name_stops, |byte| !step::is_usual_in_name(byte));
     let usual = usual.unwrap_or(line.len());
