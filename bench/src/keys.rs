@@ -9,6 +9,8 @@ use load_tests::harness::System;
 const KNOWN: usize = 1000;
 /// How many of a whole system's keys are sent: each is made by the command, one after the other.
 const MADE: usize = 32;
+/// How many invented keys are sent at most: each is a whole request in memory.
+const SENT_MAX: usize = 1000;
 /// A key of the right form that nobody knows.
 pub(crate) const UNKNOWN_KEY: &str = "sk-lt-Unknown0-kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk000000";
 
@@ -21,10 +23,15 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Keys made up here; all of them are sent.
+    /// As many as a subject knows at least, made up here.
     pub(crate) fn invented() -> Self {
-        let known: Vec<String> = (0..KNOWN).map(key).collect();
-        Self { sent: known.clone(), known }
+        Self::so_many(KNOWN)
+    }
+
+    /// Keys made up here; the first of them are sent.
+    pub(crate) fn so_many(count: usize) -> Self {
+        let known: Vec<String> = (0..count).map(key).collect();
+        Self { sent: known.iter().take(SENT_MAX).cloned().collect(), known }
     }
 
     /// Keys that a running system's registry made; the rest of the peers' lists is invented.
@@ -46,7 +53,7 @@ impl Keys {
 
 /// A well-formed key; `number` tells it from others.
 fn key(number: usize) -> String {
-    let text = format!("sk-lt-Bench{number:03}-{:0>43}", number * 7_919);
+    let text = format!("sk-lt-B{number:07}-{:0>43}", number * 7_919);
     let check = wire::key_format::check_digits(text.as_bytes());
     text + &String::from_utf8_lossy(&check)
 }

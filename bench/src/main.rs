@@ -5,21 +5,15 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
-use load_tests::harness::{Setup, System};
-use load_tests::upstream::{Options, Upstream};
 
-use keys::Keys;
-use machine::Machine;
-use measure::{Sample, Upstreams};
-use process::LOAD_CORE;
-use report::{Results, Row};
-use subject::{Name, Subject};
-use work::{ALIAS, WORKS, Work};
+use report::Results;
+use subject::Name;
 
+/// The main run, in rounds.
+mod run;
 /// The works: what is sent, and how it is counted.
 mod work;
 /// What is measured.
@@ -28,16 +22,25 @@ mod subject;
 mod keys;
 /// One measurement.
 mod measure;
+/// The planes beside the data plane, held still meanwhile.
+mod planes;
 /// CPU time as the kernel accounts it.
 mod cpu;
 /// Processes and the cores that they run on.
 mod process;
-/// Medians and tables.
+/// Rounds into figures.
+mod stats;
+/// What Liutong is held to.
+mod targets;
+/// Rows and tables.
 mod report;
 /// Where it was measured.
 mod machine;
 /// Tables into Markdown files.
 mod write;
+
+/// Files that a run has open at most, but for the growth of cost: two for each connection, and some.
+const FILES: u64 = 16_384;
 
 /// Measures Liutong's data plane beside nginx and HAProxy, on two cores of this machine.
 #[derive(Parser)]
@@ -49,10 +52,10 @@ struct Arguments {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
     /// Seconds of each measurement.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
-    /// Three rounds of one second: to see whether it works.
-    #[arg(long)]
+    /// Three rounds of half a second: to see whether it works.
+    #[arg(long, global = true)]
     quick: bool,
     /// Only this work; may be given again. Names are as in the JSON.
     #[arg(long = "work")]
@@ -67,7 +70,7 @@ struct Arguments {
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
     /// Puts the tables into README.md and bench/README.md of the working directory.
-    #[arg(long)]
+    #[arg(long, global = true)]
     write: bool,
 }
 
@@ -83,85 +86,33 @@ enum Role {
     },
 }
 
+impl Arguments {
+    fn rounds(&self) -> u16 {
+        if self.quick { 3 } else { self.rounds }
+    }
+
+    fn seconds(&self) -> f64 {
+        if self.quick { 0.5 } else { self.seconds }
+    }
+}
+
+fn seconds(text: &str) -> anyhow::Result<f64> {
+    let seconds: f64 = text.parse()?;
+    ensure!((0.1..=3600.0).contains(&seconds), "is between 0.1 and 3600");
+    Ok(seconds)
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    match arguments.role {
-        Some(Role::Forward { listen, to }) => subject::forward(listen, to),
-        None => bench(&arguments),
+    if let Some(Role::Forward { listen, to }) = arguments.role {
+        return subject::forward(listen, to);
     }
+    process::raise_file_limit(FILES)?;
+    publish(&arguments, &run::measure(&arguments)?)
 }
 
-fn bench(arguments: &Arguments) -> anyhow::Result<()> {
-    ensure!(process::has_two_cores(), "needs cores 0 and 1: the proxy has one of them to itself");
-    let works = chosen_works(&arguments.works)?;
-    let (rounds, seconds) = if arguments.quick { (3, 1.0) } else { (arguments.rounds, arguments.seconds) };
-    ensure!((0.1..=3600.0).contains(&seconds), "--seconds is between 0.1 and 3600");
-    let machine = Machine::this();
-    process::pin(0, LOAD_CORE).context("core 1")?;
-
-    let upstream = Upstream::start(Options { record: 0, ..Options::default() })?;
-    let (subjects, keys) = start_subjects(arguments, &upstream)?;
-    let upstream = Upstreams::new(upstream)?;
-    let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); works.len() * subjects.len()];
-    for round in 1..=rounds {
-        eprintln!("round {round} of {rounds}");
-        let cells = works.iter().flat_map(|work| subjects.iter().map(move |subject| (work, subject)));
-        for ((work, subject), samples) in cells.zip(&mut samples) {
-            let sample = upstream
-                .measure(subject, work, &keys.sent, Duration::from_secs_f64(seconds))
-                .with_context(|| format!("{} at {}", subject.name.text(), work.name))?;
-            let (name, cpu, rate) = (subject.name.text(), sample.cpu_us, sample.rate);
-            eprintln!("  {:<15} {name:<10} {cpu:7.2} µs of CPU, {rate:8.0} {}s/s", work.name, work.unit());
-            samples.push(sample);
-        }
-    }
-    let cells = works.iter().flat_map(|work| subjects.iter().map(move |subject| (work, subject)));
-    let rows = cells.zip(samples).map(|((work, subject), samples)| Row::new(work, subject.name, samples));
-    let results = Results {
-        rows: rows.collect(),
-        machine,
-        subjects: subjects.iter().map(|subject| (subject.name.text(), subject.about.clone())).collect(),
-        seconds,
-        rounds: rounds.into(),
-    };
-    publish(arguments, &works, &results)
-}
-
-fn chosen_works(names: &[String]) -> anyhow::Result<Vec<Work>> {
-    let known: Vec<&str> = WORKS.iter().map(|work| work.name).collect();
-    for name in names {
-        ensure!(known.contains(&name.as_str()), "--work {name} is none of {}", known.join(", "));
-    }
-    Ok(WORKS
-        .into_iter()
-        .filter(|work| names.is_empty() || names.iter().any(|name| name == work.name))
-        .collect())
-}
-
-fn start_subjects(arguments: &Arguments, upstream: &Upstream) -> anyhow::Result<(Vec<Subject>, Keys)> {
-    let wanted = |name: &Name| arguments.subjects.is_empty() || arguments.subjects.contains(name);
-    let whole = wanted(&Name::Liutong) && !arguments.dataplane_only && keys::whole_system_is_built();
-    let mut system = whole.then(|| start_system(upstream)).transpose()?;
-    let keys = system.as_ref().map_or_else(|| Ok(Keys::invented()), Keys::of)?;
-    let mut subjects = Vec::new();
-    for name in Name::ALL.into_iter().filter(wanted) {
-        subjects.push(match system.take_if(|_| name == Name::Liutong) {
-            Some(system) => Subject::whole_system(system, &keys)?,
-            None => Subject::start(name, upstream.address(), &keys)?,
-        });
-    }
-    Ok((subjects, keys))
-}
-
-fn start_system(upstream: &Upstream) -> anyhow::Result<System> {
-    eprintln!("starting the whole system (the first time it fetches ClickHouse)");
-    let mut setup = Setup::for_upstream(&upstream.base_url());
-    (setup.alias, setup.workers) = (ALIAS.to_owned(), 1);
-    System::start(&setup)
-}
-
-fn publish(arguments: &Arguments, works: &[Work], results: &Results) -> anyhow::Result<()> {
-    let (summary, details) = (results.summary(works), results.details(works));
+fn publish(arguments: &Arguments, results: &Results) -> anyhow::Result<()> {
+    let (summary, details) = (results.summary(), results.details());
     println!("{summary}\n{details}");
     if let Some(dir) = arguments.json.parent() {
         std::fs::create_dir_all(dir)?;

@@ -58,6 +58,20 @@ fn what_counts_begins_after_every_connection_is_warm() {
 }
 
 #[test]
+fn a_run_leaves_no_file_open() {
+    let upstream = Upstream::start(Options::default()).unwrap();
+    let plan = plan(&upstream, 200, Amount::Requests(400), "");
+    load::run(&plan).unwrap();
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open();
+    for _ in 0..5 {
+        load::run(&plan).unwrap();
+    }
+    // Other tests of this program open some; five runs made a thousand connections, two files each.
+    assert!(open() < before + 400, "{before} files before, {} after", open());
+}
+
+#[test]
 fn stamped_events_tell_how_long_they_were_under_way() {
     let upstream = Upstream::start(Options::default()).unwrap();
     upstream.script(Script { stamp: true, event_delay_ms: 5, ..Script::default() });

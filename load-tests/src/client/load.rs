@@ -23,6 +23,9 @@ mod phase;
 mod report;
 mod stamps;
 
+/// How long a ring gets to close its connections.
+const CLOSING: Duration = Duration::from_millis(1);
+
 /// How much is sent.
 #[derive(Debug, Clone, Copy)]
 pub enum Amount {
@@ -154,8 +157,11 @@ fn run_thread(plan: &Plan, index: usize, gate: Gate) -> io::Result<Report> {
         }
         // Blocks the ring; nothing is under way on it.
         gate.pass();
-        let (_, mut report) = Phase::of(plan, index, &pacer).carry_out(connections).await;
+        let (connections, mut report) = Phase::of(plan, index, &pacer).carry_out(connections).await;
         report.failures += failures;
+        drop(connections);
+        // The ring closes them, and what it has not been told when it ends stays open for ever.
+        monoio::time::sleep(CLOSING).await;
         Ok(report)
     })
 }
