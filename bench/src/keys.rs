@@ -10,7 +10,7 @@ const KNOWN: usize = 1000;
 /// How many of a whole system's keys are sent: each is made by the command, one after the other.
 const MADE: usize = 32;
 /// How many invented keys are sent at most: each is a whole request in memory.
-const SENT_MAX: usize = 1000;
+const SENT_MAX: usize = 10_000;
 /// A key of the right form that nobody knows.
 pub(crate) const UNKNOWN_KEY: &str = "sk-lt-Unknown0-kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk000000";
 
@@ -28,10 +28,11 @@ impl Keys {
         Self::so_many(KNOWN)
     }
 
-    /// Keys made up here; the first of them are sent.
+    /// Keys made up here; some of them are sent, from all over the list.
     pub(crate) fn so_many(count: usize) -> Self {
         let known: Vec<String> = (0..count).map(key).collect();
-        Self { sent: known.iter().take(SENT_MAX).cloned().collect(), known }
+        let sent = known.iter().step_by(count.div_ceil(SENT_MAX)).cloned().collect();
+        Self { sent, known }
     }
 
     /// Keys that a running system's registry made; the rest of the peers' lists is invented.
@@ -74,5 +75,9 @@ mod tests {
         assert!(keys.known.iter().all(|key| wire::key_format::check(key.as_bytes())));
         assert_eq!(keys.known.iter().collect::<std::collections::HashSet<_>>().len(), KNOWN);
         assert!(!keys.known.contains(&UNKNOWN_KEY.to_owned()));
+        assert_eq!(keys.sent, keys.known);
+        let many = Keys::so_many(25_000);
+        assert_eq!((many.known.len(), many.sent.len()), (25_000, 8334));
+        assert_eq!(many.sent.last(), Some(&many.known[24_999]));
     }
 }

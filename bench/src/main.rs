@@ -4,12 +4,14 @@
 //! that whatever the machine goes through meets them all. bench/README.md says how to read what it prints.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::{Parser, Subcommand};
 
-use report::Results;
+use growth::Effort;
+use memory::Scale;
 use subject::Name;
 
 /// The main run, in rounds.
@@ -28,19 +30,33 @@ mod planes;
 mod cpu;
 /// Processes and the cores that they run on.
 mod process;
+/// What single features cost.
+mod prices;
+/// Memory of each proxy.
+mod memory;
+/// How cost grows.
+mod growth;
+/// The load generator beside wrk.
+mod check_load;
 /// Rounds into figures.
 mod stats;
 /// What Liutong is held to.
 mod targets;
 /// Rows and tables.
 mod report;
+/// Charts as SVG.
+mod chart;
 /// Where it was measured.
 mod machine;
+/// Where everything goes: the terminal, JSON, Markdown, charts.
+mod publish;
 /// Tables into Markdown files.
 mod write;
 
-/// Files that a run has open at most, but for the growth of cost: two for each connection, and some.
-const FILES: u64 = 16_384;
+/// Files that a process of a run has open at most: two for each of ten thousand connections, and some.
+const FILES: u64 = 24_576;
+/// What is too few for 2,000 connections, the greatest number outside of `growth`.
+const FILES_MIN: u64 = 8192;
 
 /// Measures Liutong's data plane beside nginx and HAProxy, on two cores of this machine.
 #[derive(Parser)]
@@ -49,33 +65,41 @@ struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
     /// Rounds; every figure is the median of them.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
     /// Seconds of each measurement.
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    #[arg(long, global = true, default_value_t = 2.0, value_parser = seconds)]
     seconds: f64,
     /// Three rounds of half a second: to see whether it works.
     #[arg(long, global = true)]
     quick: bool,
-    /// Only this work; may be given again. Names are as in the JSON.
+    /// Only this work, without prices and memory; may be given again. Names are as in the JSON.
     #[arg(long = "work")]
     works: Vec<String>,
-    /// Only this subject; may be given again.
+    /// Only this subject, without prices and memory; may be given again.
     #[arg(long = "subject")]
     subjects: Vec<Name>,
     /// Measures the data plane without a control plane, even if the whole system is built.
     #[arg(long)]
     dataplane_only: bool,
     /// Where all figures of all rounds go, as JSON.
-    #[arg(long, default_value = "target/bench.json")]
+    #[arg(long, global = true, default_value = "target/bench.json")]
     json: PathBuf,
-    /// Puts the tables into README.md and bench/README.md of the working directory.
+    /// Puts tables and charts into README.md and bench/ of the working directory.
     #[arg(long, global = true)]
     write: bool,
 }
 
 #[derive(Subcommand)]
 enum Role {
+    /// Measures only what single features cost.
+    Prices,
+    /// Measures only memory.
+    Memory,
+    /// Measures how cost grows with connections, bodies, keys, streams and workers.
+    Growth,
+    /// Checks the load generator against wrk.
+    CheckLoad,
     /// Is the byte forwarder.
     #[command(hide = true)]
     Forward {
@@ -94,6 +118,31 @@ impl Arguments {
     fn seconds(&self) -> f64 {
         if self.quick { 0.5 } else { self.seconds }
     }
+
+    /// Whether everything is to be measured, and not only what the arguments name.
+    fn is_whole(&self) -> bool {
+        self.works.is_empty() && self.subjects.is_empty()
+    }
+
+    fn prices(&self) -> anyhow::Result<prices::Prices> {
+        // Of many versions, in half the time: they differ in one thing only.
+        prices::measure(self.rounds(), Duration::from_secs_f64(self.seconds() / 2.0))
+    }
+
+    fn growth(&self, files: u64) -> anyhow::Result<growth::Growth> {
+        growth::measure(match self.quick {
+            true => Effort { rounds: 1, seconds: 0.2, small: true, files },
+            false => Effort { rounds: 3, seconds: 0.6, small: false, files },
+        })
+    }
+
+    fn checked_load(&self) -> anyhow::Result<check_load::Checked> {
+        check_load::measure(self.rounds(), Duration::from_secs_f64(self.seconds()))
+    }
+
+    fn memory(&self) -> anyhow::Result<memory::Memory> {
+        memory::measure(if self.quick { Scale::quick() } else { Scale::usual() })
+    }
 }
 
 fn seconds(text: &str) -> anyhow::Result<f64> {
@@ -107,21 +156,32 @@ fn main() -> anyhow::Result<()> {
     if let Some(Role::Forward { listen, to }) = arguments.role {
         return subject::forward(listen, to);
     }
-    process::raise_file_limit(FILES)?;
-    publish(&arguments, &run::measure(&arguments)?)
+    ensure!(process::has_two_cores(), "needs cores 0 and 1: the proxy has one of them to itself");
+    let files = process::raise_file_limit(FILES);
+    ensure!(files >= FILES_MIN, "{files} open files are too few: ulimit -n {FILES}");
+    match arguments.role {
+        Some(Role::Prices) => publish::prices(&arguments, &arguments.prices()?),
+        Some(Role::Memory) => publish::memory(&arguments, &arguments.memory()?),
+        Some(Role::Growth) => publish::growth(&arguments, &arguments.growth(files)?),
+        Some(Role::CheckLoad) => publish::checked_load(&arguments, &arguments.checked_load()?),
+        Some(Role::Forward { .. }) => Ok(()),
+        None => main_run(&arguments),
+    }
 }
 
-fn publish(arguments: &Arguments, results: &Results) -> anyhow::Result<()> {
-    let (summary, details) = (results.summary(), results.details());
-    println!("{summary}\n{details}");
-    if let Some(dir) = arguments.json.parent() {
-        std::fs::create_dir_all(dir)?;
+fn main_run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Err(error) = prices::ensure_built()
+        && arguments.is_whole()
+    {
+        eprintln!("{error:#}");
     }
-    let file = arguments.json.display().to_string();
-    std::fs::write(&arguments.json, serde_json::to_vec_pretty(results)?).context(file)?;
-    if arguments.write {
-        write::into_file(Path::new("bench/README.md"), &format!("{summary}\n{details}"))?;
-        write::into_file(Path::new("README.md"), &summary)?;
+    publish::works(arguments, &run::measure(arguments)?)?;
+    if !arguments.is_whole() {
+        return Ok(());
+    }
+    publish::memory(arguments, &arguments.memory()?)?;
+    if prices::ensure_built().is_ok() {
+        publish::prices(arguments, &arguments.prices()?)?;
     }
     Ok(())
 }

@@ -78,7 +78,6 @@ pub(crate) struct Stand<'a> {
 impl<'a> Stand<'a> {
     /// Starts an upstream of one thread, on the load generator's core, where the calling thread goes too.
     pub(crate) fn upstream() -> anyhow::Result<Upstream> {
-        ensure!(crate::process::has_two_cores(), "needs cores 0 and 1: the proxy has one of them to itself");
         pin(0, LOAD_CORE).context("core 1")?;
         Ok(Upstream::start(Options { record: 0, ..Options::default() })?)
     }
@@ -86,11 +85,6 @@ impl<'a> Stand<'a> {
     /// Takes a running upstream of one thread, and the keys that are sent.
     pub(crate) fn new(upstream: Upstream, keys: &[String]) -> anyhow::Result<Self> {
         Ok(Self { upstream, tid: thread_named("upstream-0")?, keys: keys.to_vec(), system: None })
-    }
-
-    /// The upstream.
-    pub(crate) fn at_upstream(&self) -> &Upstream {
-        &self.upstream
     }
 
     /// Sends other keys.

@@ -79,18 +79,22 @@ pub(crate) fn has_two_cores() -> bool {
     allowed.contains(&PROXY_CORE) && allowed.contains(&LOAD_CORE)
 }
 
-/// Lets this process and what it starts have at least so many files open; connections are files.
-pub(crate) fn raise_file_limit(files: u64) -> anyhow::Result<()> {
+/// Lets this process, and what it starts, have `wanted` files open (connections are files), or as many as it
+/// may; returns how many.
+pub(crate) fn raise_file_limit(wanted: u64) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the result.
     unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    // Only root may go beyond the hard limit.
-    let wanted = limit.rlim_cur.max(files);
-    let raised = libc::rlimit { rlim_cur: wanted, rlim_max: limit.rlim_max.max(wanted) };
-    // SAFETY: `raised` is a valid limit.
-    let done = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
-    anyhow::ensure!(done == 0, "needs {wanted} open files: ulimit -n {wanted}, as root");
-    Ok(())
+    // Beyond the hard limit only who is privileged may go.
+    for hard in [limit.rlim_max.max(wanted), limit.rlim_max] {
+        let files = wanted.min(hard).max(limit.rlim_cur);
+        let raised = libc::rlimit { rlim_cur: files, rlim_max: hard };
+        // SAFETY: `raised` is a valid limit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
+            return files;
+        }
+    }
+    limit.rlim_cur
 }
 
 /// A child that is stopped when this value is dropped.

@@ -30,7 +30,12 @@ fn configuration(dir: &Path, address: SocketAddr, setting: &Setting<'_>) -> Stri
     let Setting { upstream, workers, .. } = setting;
     // Those to the upstream count too.
     let connections = 2 * setting.connections;
-    let hash = (8 * setting.keys.known.len()).max(8192);
+    // nginx wants room in a bucket for all keys that meet in it.
+    let (hash, bucket) = match setting.keys.known.len() {
+        ..=1000 => (8192, 256),
+        keys => (4 * keys, 512),
+    };
+    let buffering = if setting.large_bodies { "off" } else { "on" };
     // With more workers than one each needs its own listener, or one of them takes what it can.
     let share = if *workers > 1 { " reuseport" } else { "" };
     let dir = dir.display();
@@ -50,7 +55,7 @@ http {{
   client_max_body_size 0;
   keepalive_requests 1000000000;
   map_hash_max_size {hash};
-  map_hash_bucket_size 256;
+  map_hash_bucket_size {bucket};
   map $http_authorization $known {{ default 0; include {dir}/keys.map; }}
   upstream models {{
     server {upstream};
@@ -66,6 +71,7 @@ http {{
       proxy_set_header Connection \"\";
       proxy_set_header Authorization \"Bearer {UPSTREAM_SECRET}\";
       proxy_buffering off;
+      proxy_request_buffering {buffering};
     }}
   }}
 }}
