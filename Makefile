@@ -28,10 +28,25 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-## make bench   measures Liutong beside nginx; bench/README.md says how to read it
-bench: check-bench
-	$(CARGO) build --release --workspace
-	$(CARGO) run --release -p liutong-bench -- $(ARGS)
+## make bench   measures Liutong beside nginx and HAProxy; bench/README.md says how to read it; ARGS are the bench's
+bench: build-bench
+	$(BENCH) $(ARGS)
+
+## make bench-growth   measures how cost grows with connections, bodies, keys, streams and workers
+bench-growth: build-bench
+	$(BENCH) growth $(ARGS)
+
+## make bench-load   checks the load generator against wrk
+bench-load: build-bench
+	sh .ci/needs --install wrk
+	$(BENCH) check-load $(ARGS)
+
+BENCH = "$${CARGO_TARGET_DIR:-target}/release/liutong-bench"
+
+.PHONY: build-bench bench-growth bench-load
+build-bench: check-bench
+	$(CARGO) build --release -p liutong-dataplane -p liutong-controlplane -p liutong-bench
+	$(CARGO) build --release -p liutong-dataplane --features prices --bin liutong-dataplane-priced
 
 ## make bench-pure          times the pure parts of the data plane with criterion; ARGS may name some
 bench-pure: check-build
@@ -53,7 +68,8 @@ check-test:
 	@sh .ci/needs cargo cc npm node python3
 
 check-bench:
-	@sh .ci/needs cargo cc npm nginx
+	@sh .ci/needs cargo cc npm
+	@sh .ci/needs --install nginx haproxy
 
 check-instructions:
-	@sh .ci/needs cargo cc valgrind
+	@sh .ci/needs --install cargo cc valgrind

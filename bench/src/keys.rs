@@ -9,6 +9,8 @@ use load_tests::harness::System;
 const KNOWN: usize = 1000;
 /// How many of a whole system's keys are sent: each is made by the command, one after the other.
 const MADE: usize = 32;
+/// How many invented keys are sent at most: each is a whole request in memory.
+const SENT_MAX: usize = 10_000;
 /// A key of the right form that nobody knows.
 pub(crate) const UNKNOWN_KEY: &str = "sk-lt-Unknown0-kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk000000";
 
@@ -21,10 +23,16 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Keys made up here; all of them are sent.
+    /// As many as a subject knows at least, made up here.
     pub(crate) fn invented() -> Self {
-        let known: Vec<String> = (0..KNOWN).map(key).collect();
-        Self { sent: known.clone(), known }
+        Self::so_many(KNOWN)
+    }
+
+    /// Keys made up here; some of them are sent, from all over the list.
+    pub(crate) fn so_many(count: usize) -> Self {
+        let known: Vec<String> = (0..count).map(key).collect();
+        let sent = known.iter().step_by(count.div_ceil(SENT_MAX)).cloned().collect();
+        Self { sent, known }
     }
 
     /// Keys that a running system's registry made; the rest of the peers' lists is invented.
@@ -46,7 +54,7 @@ impl Keys {
 
 /// A well-formed key; `number` tells it from others.
 fn key(number: usize) -> String {
-    let text = format!("sk-lt-Bench{number:03}-{:0>43}", number * 7_919);
+    let text = format!("sk-lt-B{number:07}-{:0>43}", number * 7_919);
     let check = wire::key_format::check_digits(text.as_bytes());
     text + &String::from_utf8_lossy(&check)
 }
@@ -67,5 +75,9 @@ mod tests {
         assert!(keys.known.iter().all(|key| wire::key_format::check(key.as_bytes())));
         assert_eq!(keys.known.iter().collect::<std::collections::HashSet<_>>().len(), KNOWN);
         assert!(!keys.known.contains(&UNKNOWN_KEY.to_owned()));
+        assert_eq!(keys.sent, keys.known);
+        let many = Keys::so_many(25_000);
+        assert_eq!((many.known.len(), many.sent.len()), (25_000, 8334));
+        assert_eq!(many.sent.last(), Some(&many.known[24_999]));
     }
 }

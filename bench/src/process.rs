@@ -25,10 +25,17 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// Ties a thread to one core; 0 is the calling thread. What it starts later inherits that.
 pub(crate) fn pin(tid: i32, core: usize) -> io::Result<()> {
+    pin_to(tid, &[core])
+}
+
+/// Ties a thread to some cores.
+fn pin_to(tid: i32, cores: &[usize]) -> io::Result<()> {
     // SAFETY: a cpu_set_t is plain bits, for which zeros are a value; cores here are below CPU_SETSIZE.
     let set = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
+        for &core in cores {
+            libc::CPU_SET(core, &mut set);
+        }
         set
     };
     // SAFETY: the pointer and the size describe `set`.
@@ -72,18 +79,41 @@ pub(crate) fn has_two_cores() -> bool {
     allowed.contains(&PROXY_CORE) && allowed.contains(&LOAD_CORE)
 }
 
+/// Lets this process, and what it starts, have `wanted` files open (connections are files), or as many as it
+/// may; returns how many.
+pub(crate) fn raise_file_limit(wanted: u64) -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    // Beyond the hard limit only who is privileged may go.
+    for hard in [limit.rlim_max.max(wanted), limit.rlim_max] {
+        let files = wanted.min(hard).max(limit.rlim_cur);
+        let raised = libc::rlimit { rlim_cur: files, rlim_max: hard };
+        // SAFETY: `raised` is a valid limit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
+            return files;
+        }
+    }
+    limit.rlim_cur
+}
+
 /// A child that is stopped when this value is dropped.
 pub(crate) struct Running(Child);
 
 impl Running {
     /// Starts a program on the proxy's core. Its output is thrown away but for errors.
-    pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: Command) -> anyhow::Result<Self> {
+        Self::start_on(command, &[PROXY_CORE])
+    }
+
+    /// Starts a program on these cores.
+    pub(crate) fn start_on(mut command: Command, cores: &'static [usize]) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
         unsafe {
             command.pre_exec(|| {
-                pin(0, PROXY_CORE)?;
+                pin_to(0, cores)?;
                 match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
                     0 => Ok(()),
                     _ => Err(io::Error::last_os_error()),

@@ -1,16 +1,20 @@
-//! What came of all rounds: medians, how far the rounds lie apart, and the tables.
+//! What came of all rounds: a row for each subject at each work, and how rows stand to each other.
 
-use std::fmt::Write;
-
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::machine::Machine;
 use crate::measure::Sample;
+use crate::stats::Estimate;
 use crate::subject::Name;
-use crate::work::Work;
+use crate::work::{Placement, Work};
 
-/// Rounds may lie so far apart, (largest - smallest) / median, before they are called noisy.
-const SPREAD_MAX: f64 = 0.15;
+/// The long tables.
+mod details;
+/// The short tables, with the targets beside the figures.
+mod summary;
+
+/// Rounds may lie so far apart, over their median, before they are called noisy.
+pub(crate) const SPREAD_MAX: f64 = 0.15;
 /// Others may take so much of the proxy's core before a row is called noisy.
 const OTHERS_MAX: f64 = 0.10;
 /// A core that is idle for at most this part of the time is saturated.
@@ -22,7 +26,8 @@ pub(crate) struct Row {
     /// The work.
     pub(crate) work: &'static str,
     /// The subject.
-    pub(crate) subject: &'static str,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) subject: Name,
     /// Medians of the rounds, each figure by itself.
     pub(crate) median: Sample,
     /// How far the rounds' CPU times lie apart.
@@ -44,159 +49,94 @@ pub(crate) struct Results {
     pub(crate) seconds: f64,
     /// Rounds.
     pub(crate) rounds: usize,
+    /// Exchanges a second at half load.
+    pub(crate) half_load: f64,
     /// What came of them.
     pub(crate) rows: Vec<Row>,
+    /// The works, for titles.
+    #[serde(skip)]
+    pub(crate) works: Vec<Work>,
+}
+
+fn as_text<S: Serializer>(name: &Name, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name.text())
 }
 
 impl Row {
     /// Sums up the rounds; there is at least one.
-    pub(crate) fn new(work: &Work, name: Name, rounds: Vec<Sample>) -> Self {
-        let of = |figure: fn(&Sample) -> f64| median(rounds.iter().map(figure).collect());
-        let sample = Sample {
-            cpu_us: of(|s| s.cpu_us),
-            user_us: of(|s| s.user_us),
-            rate: of(|s| s.rate),
-            p50_us: of(|s| s.p50_us),
-            p99_us: of(|s| s.p99_us),
-            core_idle: of(|s| s.core_idle),
-            core_others: of(|s| s.core_others),
-            upstream_us: of(|s| s.upstream_us),
-            units: rounds.iter().map(|s| s.units).sum::<u64>() / rounds.len().max(1) as u64,
-        };
-        let spread = spread(rounds.iter().map(|s| s.cpu_us).collect());
-        let noise = noise(name, &sample, spread);
-        Self { work: work.name, subject: name.text(), median: sample, spread, noise, rounds }
+    pub(crate) fn new(work: &Work, subject: Name, rounds: Vec<Sample>) -> Self {
+        let median = median(&rounds);
+        let spread = Estimate::of(rounds.iter().map(|sample| sample.cpu_us).collect()).spread();
+        let mut row = Self { work: work.name, subject, median, spread, noise: String::new(), rounds };
+        row.noise = row.noise_at(work);
+        row
+    }
+
+    fn noise_at(&self, work: &Work) -> String {
+        let mut noise = Vec::new();
+        if self.subject == Name::Direct {
+            return String::new();
+        }
+        if self.spread > SPREAD_MAX {
+            noise.push(format!("rounds differ by {:.0} %", self.spread * 100.0));
+        }
+        if self.median.core_others > OTHERS_MAX {
+            noise.push(format!("others took {:.0} % of the core", self.median.core_others * 100.0));
+        }
+        if work.placement == Placement::WithProxy && self.median.core_idle > IDLE_SATURATED_MAX {
+            noise.push("the core was not saturated".to_owned());
+        }
+        noise.join(", ")
+    }
+
+    /// Whether the proxy's core had nothing left to give, to the proxy and not to others.
+    fn is_saturated(&self) -> bool {
+        self.median.core_idle <= IDLE_SATURATED_MAX && self.median.core_others <= OTHERS_MAX
+    }
+
+    fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
+        self.rounds.iter().map(figure).collect()
     }
 }
 
-fn noise(name: Name, median: &Sample, spread: f64) -> String {
-    let mut noise = Vec::new();
-    if name != Name::Direct && spread > SPREAD_MAX {
-        noise.push(format!("rounds differ by {:.0} %", spread * 100.0));
+/// The median of each figure by itself.
+fn median(rounds: &[Sample]) -> Sample {
+    let of = |figure: fn(&Sample) -> f64| Estimate::of(rounds.iter().map(figure).collect()).median;
+    Sample {
+        cpu_us: of(|s| s.cpu_us),
+        user_us: of(|s| s.user_us),
+        rate: of(|s| s.rate),
+        p50_us: of(|s| s.p50_us),
+        p99_us: of(|s| s.p99_us),
+        first_p50_us: of(|s| s.first_p50_us),
+        first_p99_us: of(|s| s.first_p99_us),
+        core_idle: of(|s| s.core_idle),
+        core_others: of(|s| s.core_others),
+        upstream_us: of(|s| s.upstream_us),
+        units: rounds.iter().map(|s| s.units).sum::<u64>() / rounds.len().max(1) as u64,
     }
-    if name != Name::Direct && median.core_others > OTHERS_MAX {
-        noise.push(format!("others took {:.0} % of the core", median.core_others * 100.0));
-    }
-    noise.join(", ")
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match (values.get(values.len() / 2), values.len() % 2) {
-        (Some(upper), 0) => f64::midpoint(values[values.len() / 2 - 1], *upper),
-        (Some(middle), _) => *middle,
-        (None, _) => 0.0,
-    }
-}
-
-fn spread(values: Vec<f64>) -> f64 {
-    let (least, most) = values.iter().fold((f64::MAX, 0.0_f64), |(a, b), v| (a.min(*v), b.max(*v)));
-    let middle = median(values);
-    if middle > 0.0 { (most - least) / middle } else { 0.0 }
 }
 
 impl Results {
-    fn row(&self, work: &Work, name: Name) -> Option<&Row> {
-        self.rows.iter().find(|row| row.work == work.name && row.subject == name.text())
+    /// The row of a subject at a work.
+    pub(crate) fn row(&self, work: &Work, name: Name) -> Option<&Row> {
+        self.rows.iter().find(|row| row.work == work.name && row.subject == name)
     }
 
-    /// How many times the CPU of `other` Liutong takes.
-    fn ratio(&self, work: &Work, other: Name) -> Option<f64> {
-        let theirs = self.row(work, other)?.median.cpu_us;
-        let ours = self.row(work, Name::Liutong)?.median.cpu_us;
-        (theirs > 0.0).then(|| ours / theirs)
+    /// How many times the CPU of `other` this subject takes, in the same rounds.
+    fn ratio(&self, work: &Work, subject: Name, other: Name) -> Option<Estimate> {
+        let theirs = self.row(work, other)?.each(|sample| sample.cpu_us);
+        let ours = self.row(work, subject)?.each(|sample| sample.cpu_us);
+        let ratio = Estimate::of_pairs(&ours, &theirs, |ours, theirs| ours / theirs);
+        ratio.median.is_finite().then_some(ratio)
     }
 
-    /// The short table: CPU time of a unit, and what Liutong takes against each.
-    pub(crate) fn summary(&self, works: &[Work]) -> String {
-        const OTHERS: [Name; 3] = [Name::Forwarder, Name::Nginx, Name::Haproxy];
-        let mut text = String::from(
-            "| CPU µs of the proxy (in user mode) | per | forwarder | nginx | haproxy | **liutong** | \
-             liutong / nginx | / haproxy | / forwarder |\n|---|---|---|---|---|---|---|---|---|\n",
-        );
-        let mut noisy = false;
-        for work in works {
-            let cell = |name: Name| self.row(work, name).map_or("-".to_owned(), cpu_cell);
-            let ratio = |name| self.ratio(work, name).map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-            let [forwarder, nginx, haproxy] = OTHERS.map(cell);
-            let ours = cell(Name::Liutong);
-            let (title, unit) = (work.title, work.unit());
-            let [by_forwarder, by_nginx, by_haproxy] = OTHERS.map(ratio);
-            let _ = writeln!(
-                text,
-                "| {title} | {unit} | {forwarder} | {nginx} | {haproxy} | **{ours}** | \
-                 {by_nginx} | {by_haproxy} | {by_forwarder} |"
-            );
-            noisy |= self.rows.iter().any(|row| row.work == work.name && !row.noise.is_empty());
-        }
-        let _ = writeln!(text, "\n{}", self.conditions());
-        if noisy {
-            text.push_str(
-                "\n\\* noisy: the rounds lie far apart, or other programs used the proxy's core.\n",
-            );
-        }
-        text
+    /// What a subject adds to a figure of no proxy at all, in the same rounds.
+    fn added(&self, work: &Work, subject: Name, figure: fn(&Sample) -> f64) -> Option<Estimate> {
+        let direct = self.row(work, Name::Direct)?.each(figure);
+        let with = self.row(work, subject)?.each(figure);
+        Some(Estimate::of_pairs(&with, &direct, |with, direct| with - direct))
     }
-
-    /// The long tables, one for each work.
-    pub(crate) fn details(&self, works: &[Work]) -> String {
-        let mut text = String::new();
-        for work in works {
-            let (unit, latency) = (work.unit(), work.latency_of());
-            let _ = writeln!(text, "### {}\n", work.title);
-            let _ = writeln!(
-                text,
-                "| | CPU µs per {unit} | user + system | {unit}s/s | p50 / p99 µs of the {latency} | \
-                 core idle / others | upstream µs | spread | |\n|---|---|---|---|---|---|---|---|---|"
-            );
-            for row in self.rows.iter().filter(|row| row.work == work.name) {
-                let _ = writeln!(text, "{}", detail(row));
-            }
-            text.push('\n');
-        }
-        text
-    }
-
-    /// What was measured where.
-    pub(crate) fn conditions(&self) -> String {
-        let mut text = format!(
-            "{}. Medians of {} rounds of {} s, subjects in turn; the proxy on core 0 with one worker, \
-             the load generator (and, unless the core is to be saturated, the upstream) on core 1, all on \
-             loopback.\n\n",
-            self.machine, self.rounds, self.seconds
-        );
-        for (name, about) in &self.subjects {
-            let _ = writeln!(text, "- {name}: {about}");
-        }
-        text
-    }
-}
-
-fn cpu_cell(row: &Row) -> String {
-    let star = if row.noise.is_empty() { "" } else { " \\*" };
-    format!("{:.2} ({:.2}){star}", row.median.cpu_us, row.median.user_us)
-}
-
-fn detail(row: &Row) -> String {
-    let Sample { cpu_us, user_us, rate, p50_us, p99_us, core_idle, core_others, upstream_us, .. } =
-        row.median;
-    let latency = format!("{rate:.0} | {p50_us:.0} / {p99_us:.0}");
-    if row.subject == Name::Direct.text() {
-        return format!("| {} | - | - | {latency} | - | {upstream_us:.2} | - | |", row.subject);
-    }
-    // Where others fill the core, its being busy says nothing of the proxy.
-    let is_saturated = core_idle <= IDLE_SATURATED_MAX && core_others <= OTHERS_MAX;
-    let saturated = if is_saturated { " (saturated)" } else { "" };
-    format!(
-        "| {} | {cpu_us:.2} | {user_us:.2} + {:.2} | {latency} | \
-         {:.0} / {:.0} %{saturated} | {upstream_us:.2} | {:.0} % | {} |",
-        row.subject,
-        cpu_us - user_us,
-        core_idle * 100.0,
-        core_others * 100.0,
-        row.spread * 100.0,
-        row.noise
-    )
 }
 
 #[cfg(test)]
@@ -204,40 +144,70 @@ mod tests {
     use super::*;
     use crate::work::WORKS;
 
-    fn sample(cpu_us: f64) -> Sample {
-        let (user_us, rate, units) = (cpu_us / 4.0, 1e6 / cpu_us, 1000);
-        let (p50_us, p99_us, core_idle, core_others, upstream_us) = (100.0, 200.0, 0.01, 0.0, 2.0);
-        Sample { cpu_us, user_us, rate, p50_us, p99_us, core_idle, core_others, upstream_us, units }
+    fn sample(cpu_us: f64, p99_us: f64) -> Sample {
+        let (user_us, rate) = (cpu_us / 4.0, 1e6 / cpu_us);
+        let (p50_us, core_idle, upstream_us, units) = (p99_us / 2.0, 0.01, 2.0, 1000);
+        Sample { cpu_us, user_us, rate, p50_us, p99_us, core_idle, upstream_us, units, ..Sample::default() }
     }
 
-    #[test]
-    fn one_bad_round_moves_the_spread_and_not_the_median() {
-        let row = Row::new(&WORKS[0], Name::Nginx, [10.0, 10.2, 30.0, 9.9, 10.1].map(sample).to_vec());
-        assert!((row.median.cpu_us - 10.1).abs() < 1e-9);
-        assert!(row.spread > 1.9, "{}", row.spread);
-        assert_eq!(row.noise, "rounds differ by 199 %");
-    }
-
-    #[test]
-    fn an_even_number_of_rounds_has_the_middle_of_two() {
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-        assert!(median(Vec::new()).abs() < 1e-9);
-    }
-
-    #[test]
-    fn ratios_are_of_medians() {
-        let results = Results {
+    fn results(rows: Vec<Row>, work: &Work) -> Results {
+        Results {
             machine: Machine::default(),
             subjects: vec![("nginx", "1".into())],
             seconds: 1.0,
-            rounds: 1,
-            rows: vec![
-                Row::new(&WORKS[0], Name::Nginx, vec![sample(10.0)]),
-                Row::new(&WORKS[0], Name::Liutong, vec![sample(5.0)]),
+            rounds: 3,
+            half_load: 12_300.0,
+            rows,
+            works: vec![*work],
+        }
+    }
+
+    fn row(work: &Work, name: Name, figures: [(f64, f64); 3]) -> Row {
+        Row::new(work, name, figures.map(|(cpu_us, p99_us)| sample(cpu_us, p99_us)).to_vec())
+    }
+
+    #[test]
+    fn ratios_are_of_rounds_and_say_whether_the_target_is_met() {
+        let work = &WORKS[0];
+        let results = results(
+            vec![
+                row(work, Name::Nginx, [(10.0, 1.0), (20.0, 1.0), (11.0, 1.0)]),
+                row(work, Name::Liutong, [(5.0, 1.0), (10.0, 1.0), (6.6, 1.0)]),
+                row(work, Name::Shipping, [(7.0, 1.0), (14.0, 1.0), (7.7, 1.0)]),
             ],
-        };
-        let text = results.summary(&WORKS[..1]);
-        assert!(text.contains("| - | 10.00 (2.50) | - | **5.00 (1.25)** | 0.50 | - | - |"), "{text}");
-        assert!(!text.contains("noisy"));
+            work,
+        );
+        let text = results.summary();
+        let line = "| - | 11.00 (2.75) \\* | - | **6.60 (1.65) \\*** | 0.50 (~ ≤ 0.55) \\* | - | - |";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("| - | - | - | **7.70 (1.93) \\*** | 0.70 | - | - |"), "{text}");
+        assert!(text.contains("\\* noisy"));
+    }
+
+    #[test]
+    fn what_a_proxy_adds_is_held_against_nginx() {
+        let work = &WORKS[2];
+        let results = results(
+            vec![
+                row(work, Name::Direct, [(1.0, 100.0), (1.0, 200.0), (1.0, 300.0)]),
+                row(work, Name::Nginx, [(1.0, 140.0), (1.0, 240.0), (1.0, 340.0)]),
+                row(work, Name::Liutong, [(1.0, 160.0), (1.0, 260.0), (1.0, 360.0)]),
+            ],
+            work,
+        );
+        let text = results.summary();
+        assert!(
+            text.contains("| 100 / 200 | - | +20 / +40 | - | **+30 (> +20)** / **+60 (> +40)** |"),
+            "{text}"
+        );
+        assert!(text.contains("12300 exchanges/s"), "{text}");
+    }
+
+    #[test]
+    fn a_core_with_time_left_is_not_called_saturated() {
+        let work = &WORKS[0];
+        let lazy = Sample { core_idle: 0.06, ..sample(10.0, 1.0) };
+        let row = Row::new(work, Name::Nginx, vec![lazy; 3]);
+        assert_eq!(row.noise, "the core was not saturated");
     }
 }

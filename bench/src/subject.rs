@@ -16,7 +16,7 @@ use load_tests::harness::System;
 use tempfile::TempDir;
 
 use crate::keys::{Keys, UNKNOWN_KEY};
-use crate::process::Running;
+use crate::process::{LOAD_CORE, PROXY_CORE, Running};
 use crate::work;
 
 mod forwarder;
@@ -25,9 +25,12 @@ mod liutong;
 mod nginx;
 
 pub(crate) use forwarder::serve as forward;
+pub(crate) use liutong::Variant;
 
-/// How long a subject may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a subject may take until it answers: with a million keys it reads for a while.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How many of the keys that are sent are tried; what is measured tries all of them.
+const CHECKED_KEYS: usize = 100;
 /// The secret that the upstream would ask for: every proxy puts it in the place of the client's key.
 const UPSTREAM_SECRET: &str = "upstream-secret-0123456789abcdef";
 
@@ -44,10 +47,13 @@ pub(crate) enum Name {
     Haproxy,
     /// Liutong's data plane.
     Liutong,
+    /// The same data plane, while the control plane stores what it ships.
+    #[value(skip)]
+    Shipping,
 }
 
 impl Name {
-    /// In the order in which they are measured and shown.
+    /// Those that can be started, in the order in which they are measured and shown.
     pub(crate) const ALL: [Self; 5] =
         [Self::Direct, Self::Forwarder, Self::Nginx, Self::Haproxy, Self::Liutong];
 
@@ -59,11 +65,39 @@ impl Name {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Liutong => "liutong",
+            Self::Shipping => "liutong, shipping meanwhile",
         }
     }
 
     fn checks_keys(self) -> bool {
         !matches!(self, Self::Direct | Self::Forwarder)
+    }
+}
+
+/// Before what a proxy stands, and what it is to expect.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    /// The upstream.
+    pub(crate) upstream: SocketAddr,
+    /// The keys it knows.
+    pub(crate) keys: &'a Keys,
+    /// How many clients may connect.
+    pub(crate) connections: usize,
+    /// Workers: threads or processes that serve.
+    pub(crate) workers: usize,
+    /// Whether bodies may be larger than a proxy buffers in memory: who can, passes them on as they come.
+    pub(crate) large_bodies: bool,
+}
+
+impl<'a> Setting<'a> {
+    /// One worker, and four thousand clients.
+    pub(crate) fn new(upstream: SocketAddr, keys: &'a Keys) -> Self {
+        Self { upstream, keys, connections: 4096, workers: 1, large_bodies: false }
+    }
+
+    /// Where the proxy runs: a single worker never leaves the proxy's core.
+    fn cores(&self) -> &'static [usize] {
+        if self.workers == 1 { &[PROXY_CORE] } else { &[PROXY_CORE, LOAD_CORE] }
     }
 }
 
@@ -84,42 +118,44 @@ pub(crate) struct Subject {
 enum Holds {
     Nothing,
     Process(Running, #[expect(dead_code, reason = "held for its drop")] Vec<TempDir>),
-    System(#[expect(dead_code, reason = "held for its drop")] Box<System>),
+    System(Box<System>),
 }
 
 impl Subject {
-    /// Starts `name` before `upstream`, and sees that it lets known keys pass and no others.
-    pub(crate) fn start(name: Name, upstream: SocketAddr, keys: &Keys) -> anyhow::Result<Self> {
-        let mut subject = match name {
-            Name::Direct => Self::direct(upstream),
-            Name::Forwarder => forwarder::start(upstream)?,
-            Name::Nginx => nginx::start(upstream, keys)?,
-            Name::Haproxy => haproxy::start(upstream, keys)?,
-            Name::Liutong => liutong::on_snapshot(&[], upstream, keys)?,
+    /// Starts `name`, and sees that it lets known keys pass and no others.
+    pub(crate) fn start(name: Name, setting: &Setting<'_>) -> anyhow::Result<Self> {
+        let subject = match name {
+            Name::Direct => Self::direct(setting.upstream),
+            Name::Forwarder => forwarder::start(setting)?,
+            Name::Nginx => nginx::start(setting)?,
+            Name::Haproxy => haproxy::start(setting)?,
+            Name::Liutong => liutong::on_snapshot(&Variant::default(), &[], setting)?,
+            Name::Shipping => bail!("{} needs a whole system", name.text()),
         };
-        subject.wait_for_answer(&keys.sent[0]).with_context(|| name.text())?;
-        subject.check(keys).with_context(|| name.text())?;
-        Ok(subject)
+        subject.ready(setting.keys, name.checks_keys()).with_context(|| name.text())
     }
 
-    /// Starts the data plane on a snapshot, with `launcher` before its command line.
-    pub(crate) fn dataplane_under(
-        launcher: &[OsString],
-        upstream: SocketAddr,
-        keys: &Keys,
-    ) -> anyhow::Result<Self> {
-        let mut subject = liutong::on_snapshot(launcher, upstream, keys)?;
-        subject.wait_for_answer(&keys.sent[0])?;
-        subject.check(keys)?;
-        Ok(subject)
+    /// Starts a variant of Liutong's data plane on a snapshot.
+    pub(crate) fn variant(variant: &Variant, setting: &Setting<'_>) -> anyhow::Result<Self> {
+        liutong::on_snapshot(variant, &[], setting)?.ready(setting.keys, variant.checks_keys())
+    }
+
+    /// Starts Liutong's data plane on a snapshot, with `launcher` before its command line.
+    pub(crate) fn dataplane_under(launcher: &[OsString], setting: &Setting<'_>) -> anyhow::Result<Self> {
+        liutong::on_snapshot(&Variant::default(), launcher, setting)?.ready(setting.keys, true)
     }
 
     /// Takes a whole system that runs before `upstream` for the subject `liutong`.
     pub(crate) fn whole_system(system: System, keys: &Keys) -> anyhow::Result<Self> {
-        let mut subject = liutong::whole(system)?;
-        subject.wait_for_answer(&keys.sent[0])?;
-        subject.check(keys)?;
-        Ok(subject)
+        liutong::whole(system)?.ready(keys, true)
+    }
+
+    /// The whole system that it is the data plane of, if it is.
+    pub(crate) fn system(&self) -> Option<&System> {
+        match &self.holds {
+            Holds::System(system) => Some(system),
+            _ => None,
+        }
     }
 
     fn direct(upstream: SocketAddr) -> Self {
@@ -130,6 +166,16 @@ impl Subject {
     fn process(name: Name, about: String, address: SocketAddr, running: Running, dirs: Vec<TempDir>) -> Self {
         let pids = vec![running.pid()];
         Self { name, about, address, pids, holds: Holds::Process(running, dirs) }
+    }
+
+    fn ready(mut self, keys: &Keys, checks_keys: bool) -> anyhow::Result<Self> {
+        self.wait_for_answer(&keys.sent[0])?;
+        self.check(keys, checks_keys)?;
+        if let Holds::Process(running, _) = &self.holds {
+            self.pids = load_tests::harness::descendants(running.pid());
+            self.pids.push(running.pid());
+        }
+        Ok(self)
     }
 
     fn wait_for_answer(&mut self, key: &str) -> anyhow::Result<()> {
@@ -152,21 +198,13 @@ impl Subject {
     }
 
     /// A subject that does not do the work must not be measured.
-    fn check(&mut self, keys: &Keys) -> anyhow::Result<()> {
-        for key in &keys.sent {
+    fn check(&self, keys: &Keys, checks_keys: bool) -> anyhow::Result<()> {
+        for key in keys.sent.iter().take(CHECKED_KEYS) {
             let answer = Connection::open(self.address)?.exchange(&work::probe(key))?;
             ensure!(answer.status() == 200, "answers {} to a known key", answer.status());
         }
         let refused = Connection::open(self.address)?.exchange(&work::probe(UNKNOWN_KEY))?.status() == 401;
-        ensure!(
-            refused == self.name.checks_keys(),
-            "an unknown key is {}refused",
-            if refused { "" } else { "not " }
-        );
-        if let Holds::Process(running, _) = &self.holds {
-            self.pids = load_tests::harness::descendants(running.pid());
-            self.pids.push(running.pid());
-        }
+        ensure!(refused == checks_keys, "an unknown key is {}refused", if refused { "" } else { "not " });
         Ok(())
     }
 }
@@ -182,7 +220,7 @@ fn directory() -> anyhow::Result<TempDir> {
 }
 
 /// Finds a program, also where only root looks by default.
-fn installed(program: &str, package: &str) -> anyhow::Result<std::path::PathBuf> {
+pub(crate) fn installed(program: &str, package: &str) -> anyhow::Result<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
     dirs.push("/usr/sbin".into());
@@ -193,7 +231,7 @@ fn installed(program: &str, package: &str) -> anyhow::Result<std::path::PathBuf>
 }
 
 /// The first version number that a program tells of itself.
-fn version(program: &Path, argument: &str) -> anyhow::Result<String> {
+pub(crate) fn version(program: &Path, argument: &str) -> anyhow::Result<String> {
     let output = Command::new(program).arg(argument).output()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();

@@ -6,6 +6,8 @@
 
 /// The other side: a raw client that shows exact bytes, and a load generator.
 pub mod client;
+/// Time to the microsecond on a ring.
+mod clock;
 /// Starts the whole system the way a newcomer does, and asks it questions.
 pub mod harness;
 /// HTTP/1.1 messages as bytes: where a head ends, how its body is framed, what the body is.

@@ -165,6 +165,14 @@ pub struct ResponseDecoder {
 }
 
 impl ResponseDecoder {
+    /// Forgets the response and keeps its memory, for the next one.
+    pub fn clear(&mut self) {
+        self.head.clear();
+        self.interim.clear();
+        self.body.clear();
+        (self.status, self.framing, self.chunks) = (0, None, ChunkDecoder::default());
+    }
+
     /// Takes the bytes of a read and returns how many belong to this response.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, MessageError> {
         let mut at = 0;
@@ -258,6 +266,15 @@ mod tests {
         assert_eq!(decoder.feed(bytes), Ok(bytes.len() - 8));
         assert!(decoder.is_done());
         assert_eq!((decoder.interim.len(), decoder.body.as_slice()), (1, b"ok".as_slice()));
+    }
+
+    #[test]
+    fn a_cleared_decoder_reads_as_a_new_one() {
+        let mut decoder = ResponseDecoder::default();
+        assert!(decoder.feed(&CHUNKED[..CHUNKED.len() - 9]).is_ok());
+        decoder.clear();
+        assert_eq!(decoder.feed(CHUNKED), Ok(CHUNKED.len()));
+        assert_eq!((decoder.is_done(), decoder.status, decoder.body.as_slice()), (true, 200, &b"abcde"[..]));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use monoio::net::{ListenerOpts, TcpListener};
 
+pub use answer::STAMP_DIGITS;
 pub use script::{After, Answer, Blob, Cut, Delimiter, Script};
 use state::Shared;
 pub use state::{Received, Totals};

@@ -17,7 +17,7 @@ use super::profile::{Profile, SHA256};
 use super::valgrind::Callgrind;
 use crate::keys::Keys;
 use crate::process::{LOAD_CORE, pin};
-use crate::subject::Subject;
+use crate::subject::{Setting, Subject};
 use crate::work::{ALIAS, request};
 
 /// How many keys are sent; the table has a thousand.
@@ -127,7 +127,8 @@ pub(crate) fn count(works: &[&Exchanges], keep: Option<&Path>) -> anyhow::Result
     let callgrind = Callgrind::new()?;
     let mut keys = Keys::invented();
     keys.sent.truncate(SENT_KEYS);
-    let subject = Subject::dataplane_under(&callgrind.launcher(&OPTIONS), upstream.address(), &keys)?;
+    let subject =
+        Subject::dataplane_under(&callgrind.launcher(&OPTIONS), &Setting::new(upstream.address(), &keys))?;
     let pid = *subject.pids.last().context("the data plane has a process")?;
     let tell = |words: &[&str]| callgrind.tell(pid, words);
     tell(&["instrumentation", "on"])?;

@@ -12,17 +12,17 @@ use monoio::io::{
 };
 use monoio::net::{ListenerOpts, TcpListener, TcpStream};
 
-use super::{Name, Subject, free_address};
+use super::{Name, Setting, Subject, free_address};
 use crate::process::Running;
 
 /// Bytes of a read at most.
 const READ_BYTES: usize = 16 * 1024;
 
 /// Starts a forwarder.
-pub(super) fn start(upstream: SocketAddr) -> anyhow::Result<Subject> {
+pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Subject> {
     let address = free_address()?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["forward", "--listen", &address.to_string(), "--to", &upstream.to_string()]);
+    command.args(["forward", "--listen", &address.to_string(), "--to", &setting.upstream.to_string()]);
     let about = "bytes only, no HTTP".to_owned();
     Ok(Subject::process(Name::Forwarder, about, address, Running::start(command)?, Vec::new()))
 }

@@ -4,31 +4,38 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Name, Subject, UPSTREAM_SECRET, directory, free_address, installed, version};
-use crate::keys::Keys;
+use super::{Name, Setting, Subject, UPSTREAM_SECRET, directory, free_address, installed, version};
 use crate::process::Running;
 
 /// Starts HAProxy.
-pub(super) fn start(upstream: SocketAddr, keys: &Keys) -> anyhow::Result<Subject> {
+pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Subject> {
     let program = installed("haproxy", "haproxy")?;
     let (dir, address) = (directory()?, free_address()?);
-    let list: String = keys.known.iter().map(|key| format!("Bearer {key}\n")).collect();
+    let known = &setting.keys.known;
+    let list: String = known.iter().map(|key| format!("Bearer {key}\n")).collect();
     let file = dir.path().join("keys");
     std::fs::write(&file, list)?;
     let config = dir.path().join("haproxy.cfg");
-    std::fs::write(&config, configuration(&file, address, upstream))?;
-    let about = format!("{}, ACL file of {} keys, key swapped", version(&program, "-v")?, keys.known.len());
+    std::fs::write(&config, configuration(&file, address, setting))?;
+    let about = format!("{}, ACL file of {} keys, key swapped", version(&program, "-v")?, known.len());
     let mut command = Command::new(program);
     command.arg("-db").arg("-f").arg(&config);
-    Ok(Subject::process(Name::Haproxy, about, address, Running::start(command)?, vec![dir]))
+    Ok(Subject::process(
+        Name::Haproxy,
+        about,
+        address,
+        Running::start_on(command, setting.cores())?,
+        vec![dir],
+    ))
 }
 
-fn configuration(keys: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+fn configuration(keys: &Path, address: SocketAddr, setting: &Setting<'_>) -> String {
+    let Setting { upstream, connections, workers, .. } = setting;
     let keys = keys.display();
     format!(
         "global
-  nbthread 1
-  maxconn 4096
+  nbthread {workers}
+  maxconn {connections}
 defaults
   mode http
   timeout connect 5s

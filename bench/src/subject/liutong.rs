@@ -20,8 +20,7 @@ use wire::id::{
 };
 use wire::table::{Alias, Allow, Application, Change, Deployment, Dialect, Key, OnDisconnect, Settings};
 
-use super::{Holds, Name, Subject, UPSTREAM_SECRET, directory, free_address, version};
-use crate::keys::Keys;
+use super::{Holds, Name, Setting, Subject, UPSTREAM_SECRET, directory, free_address, version};
 use crate::process::{LOAD_CORE, PROXY_CORE, Running, pin_process};
 use crate::work::ALIAS;
 
@@ -29,6 +28,8 @@ use crate::work::ALIAS;
 const CREDENTIAL: &str = "bench";
 /// The variable of the environment that holds it.
 const SECRET_VARIABLE: &str = "LIUTONG_BENCH_UPSTREAM_SECRET";
+/// The variable that tells a data plane built for it what to leave out.
+const WITHOUT_VARIABLE: &str = "LIUTONG_WITHOUT";
 /// Where files stay in memory.
 const MEMORY: &str = "/dev/shm";
 /// Changes in one frame of a snapshot.
@@ -49,28 +50,50 @@ pub(super) fn whole(system: System) -> anyhow::Result<Subject> {
     Ok(Subject { name: Name::Liutong, about, address, pids: vec![dataplane], holds })
 }
 
+/// What differs from the data plane as it is shipped.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Variant {
+    /// Another program than `liutong-dataplane`.
+    pub(crate) program: Option<&'static str>,
+    /// Features that the program is told to leave out.
+    pub(crate) without: &'static [&'static str],
+    /// `usage.sync`, where it is not the default.
+    pub(crate) sync: Option<&'static str>,
+}
+
+impl Variant {
+    /// Whether it refuses unknown keys.
+    pub(crate) fn checks_keys(&self) -> bool {
+        !self.without.contains(&"key-check")
+    }
+}
+
 /// Starts a data plane that no control plane ever talks to. `launcher` is what comes before its command line.
 pub(super) fn on_snapshot(
+    variant: &Variant,
     launcher: &[OsString],
-    upstream: SocketAddr,
-    keys: &Keys,
+    setting: &Setting<'_>,
 ) -> anyhow::Result<Subject> {
-    let program = binary("liutong-dataplane")?;
+    let program = binary(variant.program.unwrap_or("liutong-dataplane"))?;
     let (dir, memory, address) = (directory()?, memory()?, free_address()?);
-    write_snapshot(&dir.path().join("data/tables"), upstream, keys)
+    write_snapshot(&dir.path().join("data/tables"), setting)
         .with_context(|| format!("snapshot in {}", dir.path().display()))?;
     let config = dir.path().join("dataplane.toml");
-    std::fs::write(&config, configuration(dir.path(), memory.path(), address, upstream))?;
+    std::fs::write(&config, configuration(variant, dir.path(), memory.path(), address, setting))?;
     let about = format!(
         "{}, key check ({} keys), rewrite, metering, spool; no control plane",
         version(&program, "--version")?,
-        keys.known.len()
+        setting.keys.known.len()
     );
     let mut words = launcher.iter().cloned().chain([program.into_os_string()]);
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words).arg("--config").arg(&config).env(SECRET_VARIABLE, UPSTREAM_SECRET);
+    if !variant.without.is_empty() {
+        command.env(WITHOUT_VARIABLE, variant.without.join(","));
+    }
     command.stderr(std::fs::File::create(dir.path().join("dataplane.log"))?);
-    Ok(Subject::process(Name::Liutong, about, address, Running::start(command)?, vec![dir, memory]))
+    let running = Running::start_on(command, setting.cores())?;
+    Ok(Subject::process(Name::Liutong, about, address, running, vec![dir, memory]))
 }
 
 /// The runtime directory is on tmpfs, as in an installation.
@@ -81,18 +104,27 @@ fn memory() -> anyhow::Result<TempDir> {
     directory()
 }
 
-fn configuration(dir: &Path, memory: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+fn configuration(
+    variant: &Variant,
+    dir: &Path,
+    memory: &Path,
+    address: SocketAddr,
+    setting: &Setting<'_>,
+) -> String {
+    let Setting { upstream, workers, .. } = setting;
+    let usage = variant.sync.map_or(String::new(), |sync| format!("[usage]\nsync = '{sync}'\n"));
     format!(
-        "data_dir = '{}'\nruntime_dir = '{}'\nworkers = 1\n[http]\nlisten = '{address}'\n\
+        "data_dir = '{}'\nruntime_dir = '{}'\nworkers = {workers}\n[http]\nlisten = '{address}'\n\
          [ops]\nlisten = '127.0.0.1:0'\n[control]\nsocket = '{}'\n\
-         [credentials.{CREDENTIAL}]\nenv = '{SECRET_VARIABLE}'\nhosts = ['{upstream}']\n",
+         [credentials.{CREDENTIAL}]\nenv = '{SECRET_VARIABLE}'\nhosts = ['{upstream}']\n{usage}",
         dir.join("data").display(),
         memory.display(),
         dir.join("nobody.sock").display(),
     )
 }
 
-fn write_snapshot(dir: &Path, upstream: SocketAddr, keys: &Keys) -> anyhow::Result<()> {
+fn write_snapshot(dir: &Path, setting: &Setting<'_>) -> anyhow::Result<()> {
+    let Setting { upstream, keys, .. } = setting;
     let deployment = Deployment {
         id: DeploymentId(1),
         name: "scripted".into(),

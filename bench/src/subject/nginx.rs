@@ -5,34 +5,45 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use super::{Name, Subject, UPSTREAM_SECRET, directory, free_address, installed, version};
-use crate::keys::Keys;
+use super::{Name, Setting, Subject, UPSTREAM_SECRET, directory, free_address, installed, version};
 use crate::process::Running;
 
 /// Starts nginx.
-pub(super) fn start(upstream: SocketAddr, keys: &Keys) -> anyhow::Result<Subject> {
+pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Subject> {
     let program = installed("nginx", "nginx-light")?;
     let (dir, address) = (directory()?, free_address()?);
     let mut map = String::new();
-    for key in &keys.known {
+    let known = &setting.keys.known;
+    for key in known {
         let _ = writeln!(map, "\"Bearer {key}\" 1;");
     }
     std::fs::write(dir.path().join("keys.map"), map)?;
     let config = dir.path().join("nginx.conf");
-    std::fs::write(&config, configuration(dir.path(), address, upstream))?;
-    let about = format!("{}, map of {} keys, key swapped", version(&program, "-v")?, keys.known.len());
+    std::fs::write(&config, configuration(dir.path(), address, setting))?;
+    let about = format!("{}, map of {} keys, key swapped", version(&program, "-v")?, known.len());
     let mut command = Command::new(program);
     command.arg("-p").arg(dir.path()).arg("-c").arg(&config).arg("-e").arg(dir.path().join("error.log"));
-    Ok(Subject::process(Name::Nginx, about, address, Running::start(command)?, vec![dir]))
+    Ok(Subject::process(Name::Nginx, about, address, Running::start_on(command, setting.cores())?, vec![dir]))
 }
 
-fn configuration(dir: &Path, address: SocketAddr, upstream: SocketAddr) -> String {
+fn configuration(dir: &Path, address: SocketAddr, setting: &Setting<'_>) -> String {
+    let Setting { upstream, workers, .. } = setting;
+    // Those to the upstream count too.
+    let connections = 2 * setting.connections;
+    // nginx wants room in a bucket for all keys that meet in it.
+    let (hash, bucket) = match setting.keys.known.len() {
+        ..=1000 => (8192, 256),
+        keys => (4 * keys, 512),
+    };
+    let buffering = if setting.large_bodies { "off" } else { "on" };
+    // With more workers than one each needs its own listener, or one of them takes what it can.
+    let share = if *workers > 1 { " reuseport" } else { "" };
     let dir = dir.display();
     format!(
         "daemon off;
-worker_processes 1;
+worker_processes {workers};
 pid {dir}/nginx.pid;
-events {{ worker_connections 8192; multi_accept on; }}
+events {{ worker_connections {connections}; multi_accept on; }}
 http {{
   access_log off;
   client_body_temp_path {dir}/body;
@@ -41,9 +52,10 @@ http {{
   uwsgi_temp_path {dir}/uwsgi;
   scgi_temp_path {dir}/scgi;
   client_body_buffer_size 64k;
+  client_max_body_size 0;
   keepalive_requests 1000000000;
-  map_hash_max_size 8192;
-  map_hash_bucket_size 256;
+  map_hash_max_size {hash};
+  map_hash_bucket_size {bucket};
   map $http_authorization $known {{ default 0; include {dir}/keys.map; }}
   upstream models {{
     server {upstream};
@@ -51,7 +63,7 @@ http {{
     keepalive_requests 1000000000;
   }}
   server {{
-    listen {address} backlog=4096;
+    listen {address} backlog=4096{share};
     location / {{
       if ($known = 0) {{ return 401; }}
       proxy_pass http://models;
@@ -59,6 +71,7 @@ http {{
       proxy_set_header Connection \"\";
       proxy_set_header Authorization \"Bearer {UPSTREAM_SECRET}\";
       proxy_buffering off;
+      proxy_request_buffering {buffering};
     }}
   }}
 }}

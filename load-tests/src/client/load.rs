@@ -1,28 +1,30 @@
 //! Load: many connections driven by a plan, on monoio.
 //!
-//! A plan is a closed loop (each connection sends when its last response is through) or an open one (requests
-//! are due at a fixed rate, and a latency counts from when the request was due, so that a stall is not left
-//! out of the figures). What the clients saw is counted by label: statuses, events, and the tokens of each
-//! `usage` they received.
+//! A plan is a closed loop (each connection sends when its last response is through) or an open one: requests
+//! are due at a fixed rate, spread evenly over the connections, and a latency counts from when the request
+//! was due, so that a stall is not left out of the figures. What the clients saw is counted by label:
+//! statuses, events, and the tokens of each `usage` they received.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-use monoio::net::TcpStream;
-
-use crate::message::ResponseDecoder;
-use report::LATENCY_NS_MAX;
+use connection::Connection;
+use phase::Phase;
 pub use report::{LabelTotals, Report, Usage, last_usage};
 
-mod report;
+use crate::clock::Pacer;
 
-const READ_BYTES: usize = 16 * 1024;
-/// A pause after a failure: a peer that refuses must not be hammered.
-const AFTER_FAILURE: Duration = Duration::from_millis(5);
+mod connection;
+mod phase;
+mod report;
+mod stamps;
+
+/// How long a ring gets to close its connections.
+const CLOSING: Duration = Duration::from_millis(1);
 
 /// How much is sent.
 #[derive(Debug, Clone, Copy)]
@@ -60,30 +62,65 @@ pub struct Plan {
     pub connections: usize,
     /// Threads, each with a ring.
     pub threads: usize,
+    /// How long the connections send before anything counts; each of them at least once, unless it is zero.
+    pub warm_up: Duration,
     /// How much.
     pub amount: Amount,
     /// When.
     pub pace: Pace,
+    /// In a closed loop, the time in which the connections begin, one after the other.
+    pub ramp: Duration,
     /// The requests, taken in turn.
     pub templates: Vec<Template>,
     /// Whether to look for `usage` in answers.
     pub count_usage: bool,
+    /// Counts stamped events as they come, for whoever wants to know while it runs.
+    pub events_seen: Option<Arc<AtomicU64>>,
 }
 
 impl Plan {
     /// A closed loop over these templates on one thread, counting usage.
     pub fn new(address: SocketAddr, connections: usize, amount: Amount, templates: Vec<Template>) -> Self {
-        Self { address, connections, threads: 1, amount, pace: Pace::Closed, templates, count_usage: true }
+        Self {
+            address,
+            connections,
+            threads: 1,
+            warm_up: Duration::ZERO,
+            amount,
+            pace: Pace::Closed,
+            ramp: Duration::ZERO,
+            templates,
+            count_usage: true,
+            events_seen: None,
+        }
     }
 }
 
 /// Carries a plan out, and returns when all of it is through.
 pub fn run(plan: &Plan) -> io::Result<Report> {
+    run_measured(plan, || ())
+}
+
+/// The same; `begin` is called once all connections are warm, before the first request that counts, while
+/// nothing is under way.
+pub fn run_measured(plan: &Plan, begin: impl FnOnce()) -> io::Result<Report> {
     let threads = plan.threads.max(1);
     let mut report = Report::empty();
     let parts = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|index| scope.spawn(move || run_thread(plan, index))).collect();
+        let (warm, all_warm) = mpsc::channel();
+        let mut workers = Vec::new();
+        let mut starts = Vec::new();
+        for index in 0..threads {
+            let (start, started) = mpsc::channel();
+            let gate = Gate { warm: warm.clone(), started };
+            starts.push(start);
+            workers.push(scope.spawn(move || run_thread(plan, index, gate)));
+        }
+        drop(warm);
+        // It ends when each thread has spoken, or has ended.
+        all_warm.iter().for_each(drop);
+        begin();
+        drop(starts);
         workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
     for part in parts {
@@ -92,195 +129,39 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     Ok(report)
 }
 
-/// The part of thread `index` of `threads`, of `total` things.
-fn share(total: u64, threads: u64, index: u64) -> u64 {
-    total / threads + u64::from(index < total % threads)
+/// Where a thread waits between its warm-up and what counts.
+struct Gate {
+    warm: Sender<()>,
+    started: Receiver<()>,
 }
 
-/// What the connections of one thread share.
-struct Shared {
-    plan: Plan,
-    started: Instant,
-    /// How many requests this thread sends; `u64::MAX` if time is the limit.
-    requests: u64,
-    sent: Cell<u64>,
-    /// Between two requests of this thread, in an open loop.
-    interval: Option<Duration>,
-    report: RefCell<Report>,
-}
-
-fn run_thread(plan: &Plan, index: usize) -> io::Result<Report> {
-    let (threads, index) = (plan.threads.max(1) as u64, index as u64);
-    let requests = match plan.amount {
-        Amount::Requests(total) => share(total, threads, index),
-        Amount::For(_) => u64::MAX,
-    };
-    let interval = match plan.pace {
-        Pace::Closed => None,
-        #[expect(clippy::cast_precision_loss, reason = "a thread count is small")]
-        Pace::Rate(rate) => Some(Duration::from_secs_f64(threads as f64 / rate)),
-    };
-    let mut runtime = crate::ring::build()?;
-    let shared = Rc::new(Shared {
-        plan: plan.clone(),
-        started: Instant::now(),
-        requests,
-        sent: Cell::new(0),
-        interval,
-        report: RefCell::new(Report::empty()),
-    });
-    let for_tasks = Rc::clone(&shared);
-    runtime.block_on(async move {
-        let connections = share(plan.connections as u64, threads, index);
-        let tasks: Vec<_> = (0..connections).map(|_| monoio::spawn(drive(Rc::clone(&for_tasks)))).collect();
-        for task in tasks {
-            task.await;
-        }
-    });
-    let mut report = shared.report.replace(Report::empty());
-    report.elapsed = shared.started.elapsed();
-    Ok(report)
-}
-
-/// One connection: sends until the plan is through, and connects again when it must.
-async fn drive(shared: Rc<Shared>) {
-    let mut stream = None;
-    let mut buffer = Vec::with_capacity(READ_BYTES);
-    while let Some((number, due)) = shared.next().await {
-        let template = &shared.plan.templates[number % shared.plan.templates.len()];
-        let result = match stream.take() {
-            Some(open) => Ok(open),
-            None => shared.connect().await,
-        };
-        let result = match result {
-            Ok(open) => exchange(open, &template.request, due, &mut buffer).await,
-            Err(error) => Err(error),
-        };
-        match result {
-            Ok(seen) => {
-                shared.count(&template.label, &seen);
-                stream = seen.stream;
-            }
-            Err(_) => {
-                shared.report.borrow_mut().failures += 1;
-                monoio::time::sleep(AFTER_FAILURE).await;
-            }
-        }
+impl Gate {
+    fn pass(self) {
+        drop(self.warm);
+        // Nothing is ever sent: it opens when the other end is gone.
+        let _ = self.started.recv();
     }
 }
 
-/// A whole response, as one connection saw it.
-struct Seen {
-    decoder: ResponseDecoder,
-    due: Instant,
-    first_byte: Instant,
-    last_byte: Instant,
-    /// The connection, if it can be used again.
-    stream: Option<TcpStream>,
-}
-
-async fn exchange(
-    mut stream: TcpStream,
-    request: &[u8],
-    due: Option<Instant>,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Seen> {
-    let due = due.unwrap_or_else(Instant::now);
-    stream.write_all(request.to_vec()).await.0?;
-    let mut decoder = ResponseDecoder::default();
-    let mut first_byte = None;
-    let mut closed = false;
-    while !decoder.is_done() {
-        let (result, filled) = stream.read(std::mem::take(buffer)).await;
-        *buffer = filled;
-        if result? == 0 {
-            closed = true;
-            break;
+fn run_thread(plan: &Plan, index: usize, gate: Gate) -> io::Result<Report> {
+    let threads = plan.threads.max(1);
+    crate::ring::build()?.block_on(async {
+        let pacer = Pacer::start()?;
+        let mut connections: Vec<_> =
+            (index..plan.connections).step_by(threads).map(Connection::new).collect();
+        let mut failures = 0;
+        if !plan.warm_up.is_zero() {
+            let phase = Phase::warm_up(plan, index, &pacer);
+            let warmed = phase.carry_out(connections).await;
+            (connections, failures) = (warmed.0, warmed.1.failures);
         }
-        let used = decoder.feed(buffer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        if used < buffer.len() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes after the response"));
-        }
-        if first_byte.is_none() && !decoder.body.is_empty() {
-            first_byte = Some(Instant::now());
-        }
-    }
-    let last_byte = Instant::now();
-    let by_close = decoder.framing() == Some(crate::message::Framing::Close);
-    if closed && !by_close {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let says_close =
-        crate::message::header(&decoder.head, "connection").is_some_and(|value| value == b"close");
-    let stream = (!closed && !says_close).then_some(stream);
-    Ok(Seen { decoder, due, first_byte: first_byte.unwrap_or(last_byte), last_byte, stream })
-}
-
-impl Shared {
-    /// The number of the next request and when it is due; `None` when the plan is through.
-    async fn next(&self) -> Option<(usize, Option<Instant>)> {
-        let number = self.sent.get();
-        let ended = matches!(self.plan.amount, Amount::For(time) if self.started.elapsed() >= time);
-        if number >= self.requests || ended {
-            return None;
-        }
-        self.sent.set(number + 1);
-        let index = usize::try_from(number).unwrap_or(usize::MAX);
-        let Some(interval) = self.interval else { return Some((index, None)) };
-        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 requests")]
-        let due = self.started + interval.mul_f64(number as f64);
-        if let Some(early) = due.checked_duration_since(Instant::now()) {
-            monoio::time::sleep(early).await;
-        }
-        Some((index, Some(due)))
-    }
-
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(self.plan.address).await?;
-        stream.set_nodelay(true)?;
-        self.report.borrow_mut().connects += 1;
-        Ok(stream)
-    }
-
-    fn count(&self, label: &str, seen: &Seen) {
-        let nanoseconds = |at: Instant| {
-            let elapsed = at.saturating_duration_since(seen.due).as_nanos();
-            u64::try_from(elapsed).unwrap_or(LATENCY_NS_MAX).min(LATENCY_NS_MAX)
-        };
-        let decoder = &seen.decoder;
-        let report = &mut *self.report.borrow_mut();
-        *report.statuses.entry(decoder.status).or_default() += 1;
-        report.body_bytes += decoder.body.len() as u64;
-        report.latency.saturating_record(nanoseconds(seen.last_byte));
-        report.first_byte.saturating_record(nanoseconds(seen.first_byte));
-        if !report.labels.contains_key(label) {
-            report.labels.insert(label.to_owned(), LabelTotals::default());
-        }
-        let Some(totals) = report.labels.get_mut(label) else { return };
-        totals.responses += 1;
-        totals.ok += u64::from(decoder.status == 200);
-        if decoder.body.starts_with(b"data:") {
-            totals.events += memchr::memmem::find_iter(&decoder.body, b"data: ").count() as u64;
-        }
-        let usage = self.plan.count_usage.then(|| last_usage(&decoder.body)).flatten();
-        if let Some(usage) = usage {
-            totals.with_usage += 1;
-            totals.prompt_tokens += usage.prompt_tokens;
-            totals.completion_tokens += usage.completion_tokens;
-            totals.total_tokens += usage.total_tokens;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_shares_of_threads_add_up() {
-        for (total, threads) in [(10, 3), (2, 4), (0, 2)] {
-            let sum: u64 = (0..threads).map(|index| share(total, threads, index)).sum();
-            assert_eq!(sum, total);
-        }
-    }
+        // Blocks the ring; nothing is under way on it.
+        gate.pass();
+        let (connections, mut report) = Phase::of(plan, index, &pacer).carry_out(connections).await;
+        report.failures += failures;
+        drop(connections);
+        // The ring closes them, and what it has not been told when it ends stays open for ever.
+        monoio::time::sleep(CLOSING).await;
+        Ok(report)
+    })
 }

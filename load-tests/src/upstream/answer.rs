@@ -8,6 +8,11 @@ use std::fmt::Write;
 
 use super::request::{Ask, Endpoint};
 
+/// Digits of a stamp: nanoseconds of CLOCK_MONOTONIC, padded with zeros.
+pub const STAMP_DIGITS: usize = 20;
+/// Where the content of an event will tell when it was sent.
+pub(crate) const STAMP: &str = "@00000000000000000000";
+
 /// An answer before it is framed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shaped {
@@ -40,10 +45,10 @@ impl Shaped {
         Self::json(200, format!(r#"{{"object":"list","data":[{}]}}"#, list.join(",")))
     }
 
-    /// What a model server answers.
-    pub(crate) fn model(ask: &Ask) -> Self {
+    /// What a model server answers; if `stamped`, each event has room for the time at which it is sent.
+    pub(crate) fn model(ask: &Ask, stamped: bool) -> Self {
         if ask.stream {
-            return stream(ask);
+            return stream(ask, stamped);
         }
         let mut answer = Self::json(200, whole(ask));
         answer.usage_part = Some(0);
@@ -107,7 +112,7 @@ fn whole(ask: &Ask) -> String {
     }
 }
 
-fn stream(ask: &Ask) -> Shaped {
+fn stream(ask: &Ask, stamped: bool) -> Shaped {
     let object = if ask.endpoint == Endpoint::Chat { "chat.completion.chunk" } else { "text_completion" };
     let envelope = envelope(ask, object);
     let null = if ask.include_usage { r#","usage":null"# } else { "" };
@@ -126,8 +131,9 @@ fn stream(ask: &Ask) -> Shaped {
             _ => format!(r#"{{"index":0,"text":"{text}","logprobs":null,"finish_reason":{finish}}}"#),
         }
     };
+    let content = |index| if stamped { STAMP.to_owned() } else { token(index) };
     let mut parts: Vec<Vec<u8>> =
-        (0..ask.completion_tokens).map(|index| event(choice(Some(token(index))))).collect();
+        (0..ask.completion_tokens).map(|index| event(choice(Some(content(index))))).collect();
     parts.push(event(choice(None)));
     let mut usage_part = None;
     if ask.include_usage {
@@ -153,7 +159,7 @@ mod tests {
             ("/completions", r#"{"model":"m","prompt":"a"}"#),
             ("/embeddings", r#"{"model":"m","input":["a","b"],"encoding_format":"base64"}"#),
         ] {
-            let answer = Shaped::model(&ask(path, body));
+            let answer = Shaped::model(&ask(path, body), false);
             let value: serde_json::Value = serde_json::from_slice(&answer.parts[0]).unwrap();
             assert!(value["usage"]["prompt_tokens"].is_u64(), "{path}");
         }
@@ -161,11 +167,12 @@ mod tests {
 
     #[test]
     fn usage_is_streamed_only_when_asked_for() {
-        let plain = Shaped::model(&ask("/chat/completions", r#"{"model":"m","stream":true,"max_tokens":3}"#));
+        let body = r#"{"model":"m","stream":true,"max_tokens":3}"#;
+        let plain = Shaped::model(&ask("/chat/completions", body), false);
         assert_eq!((plain.parts.len(), plain.usage_part), (5, None));
         assert!(!plain.parts.concat().windows(5).any(|window| window == b"usage"));
         let body = r#"{"model":"m","stream":true,"max_tokens":3,"stream_options":{"include_usage":true}}"#;
-        let counted = Shaped::model(&ask("/completions", body));
+        let counted = Shaped::model(&ask("/completions", body), false);
         assert_eq!((counted.parts.len(), counted.usage_part), (6, Some(4)));
         for part in &counted.parts[..5] {
             let value: serde_json::Value = serde_json::from_slice(&part[6..]).unwrap();

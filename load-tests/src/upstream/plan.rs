@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::answer::Shaped;
+use super::answer::{STAMP, Shaped};
 use super::script::{After, Answer, Delimiter, Script};
 
 /// One thing the upstream does with a connection.
@@ -14,6 +14,8 @@ use super::script::{After, Answer, Delimiter, Script};
 pub(crate) enum Step {
     /// Writes these bytes, in one write.
     Send(Rc<Vec<u8>>),
+    /// The same with the time put in, its digits at this offset.
+    Stamp(Rc<Vec<u8>>, usize),
     /// The usage of this answer has been told: the ledger takes it.
     Report,
     /// Waits.
@@ -87,6 +89,9 @@ pub(crate) fn scripted(script: &Script, shaped: Shaped, usual_delimiter: Delimit
         // A reset destroys what the peer has not read yet, and the cut would be somewhere else.
         steps.push(Step::AwaitRead);
         steps.push(Step::End(cut.after));
+    }
+    if script.stamp {
+        stamp(&mut steps);
     }
     steps
 }
@@ -200,6 +205,17 @@ fn split(steps: &mut Vec<Step>, script: &Script) {
     }
 }
 
+/// Makes a `Stamp` of each write that has room for one.
+fn stamp(steps: &mut [Step]) {
+    for step in steps {
+        let Step::Send(bytes) = step else { continue };
+        if let Some(at) = memchr::memmem::find(bytes, STAMP.as_bytes()) {
+            // Behind the `@`.
+            *step = Step::Stamp(Rc::clone(bytes), at + 1);
+        }
+    }
+}
+
 fn sent(step: &Step) -> usize {
     if let Step::Send(bytes) = step { bytes.len() } else { 0 }
 }
@@ -270,6 +286,25 @@ mod tests {
             let steps = answer(&Script { cut: Some(Cut { at, after: After::Reset }), ..script.clone() });
             assert_eq!(bytes(&steps), whole[..at]);
             assert_eq!(steps.last(), Some(&Step::End(After::Reset)));
+        }
+    }
+
+    #[test]
+    fn each_event_with_content_is_stamped() {
+        let body = br#"{"model":"m","stream":true,"max_tokens":3}"#;
+        let ask = super::super::request::Ask::read("/chat/completions", body).unwrap();
+        let script = Script { stamp: true, ..Script::default() };
+        let steps = scripted(&script, Shaped::model(&ask, true), Delimiter::Chunked);
+        let stamped: Vec<_> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Stamp(bytes, at) => Some((bytes, *at)),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(stamped.len(), 3);
+        for (bytes, at) in stamped {
+            assert_eq!(&bytes[at - 1..at + 20], STAMP.as_bytes());
         }
     }
 

@@ -129,6 +129,8 @@ pub struct Script {
     pub head_delay_ms: u64,
     /// Milliseconds between body parts (the events of a stream).
     pub event_delay_ms: u64,
+    /// Whether the content of each event tells when it was sent (`STAMP`).
+    pub stamp: bool,
     /// Body parts that wait for a gate: the part with this index (from 0) is sent only once the gate is open.
     pub gates: Vec<(usize, String)>,
     /// Body parts cut into chunks of so many bytes, whatever the events are.

@@ -10,19 +10,20 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
 
-use super::answer::Shaped;
+use super::answer::{STAMP_DIGITS, Shaped};
 use super::control;
 use super::plan::{self, Step};
 use super::request::{self, Ask, Request};
 use super::script::{After, Delimiter};
 use super::socket;
 use super::state::Shared;
+use crate::clock::{self, Pacer};
 
 /// How much room a read gets at least.
 const READ_BYTES: usize = 16 * 1024;
@@ -34,17 +35,20 @@ const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Accepts until the upstream stops. A pending accept is never dropped: `stop` connects once to wake it.
 pub(crate) async fn listen(listener: TcpListener, shared: Arc<Shared>) -> io::Result<()> {
+    let pacer = Pacer::start()?;
     loop {
         let (stream, peer) = listener.accept().await?;
         if shared.stopping.load(Ordering::Acquire) {
             break;
         }
-        let shared = Arc::clone(&shared);
+        let (shared, pacer) = (Arc::clone(&shared), Rc::clone(&pacer));
         monoio::spawn(async move {
             let _ = stream.set_nodelay(true);
             let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
             shared.connected(number, stream.as_raw_fd());
-            let mut connection = Connection { stream, peer, number, shared: Arc::clone(&shared), last: None };
+            let for_connection = Arc::clone(&shared);
+            let mut connection =
+                Connection { stream, peer, number, shared: for_connection, pacer, last: None };
             // An error is the peer's doing, or the script's.
             let _ = connection.serve().await;
             shared.disconnected(number);
@@ -72,6 +76,7 @@ struct Connection {
     peer: SocketAddr,
     number: u64,
     shared: Arc<Shared>,
+    pacer: Rc<Pacer>,
     last: Option<Prepared>,
 }
 
@@ -167,7 +172,7 @@ impl Connection {
         let model = ask.as_ref().map_or("", |ask| ask.model.as_str());
         let script = scripts.then(|| shared.take_script(model, request.path)).flatten();
         let shaped = match &ask {
-            Some(ask) => Shaped::model(ask),
+            Some(ask) => Shaped::model(ask, script.as_ref().is_some_and(|script| script.stamp)),
             None if path == "/models" => Shaped::models(&options.models),
             None => Shaped::error(404, "not_found"),
         };
@@ -189,17 +194,29 @@ impl Connection {
         }
         let steps = Rc::clone(&answer.steps);
         let mut after = After::Keep;
+        // Pauses are from one due time to the next, so that a stream keeps its rate whatever a write takes.
+        let mut due = Instant::now();
         for step in steps.iter() {
             match step {
                 Step::Send(bytes) => self.send(Rc::clone(bytes)).await?,
+                Step::Stamp(bytes, at) => self.send(stamped(bytes, *at)).await?,
                 Step::Report => self.shared.count(&answer.model, |totals| {
                     totals.reported += 1;
                     totals.prompt_tokens += answer.tokens.0;
                     totals.completion_tokens += answer.tokens.1;
                 }),
-                Step::Pause(time) => monoio::time::sleep(*time).await,
-                Step::AwaitRead => self.await_read().await,
-                Step::Gate(name) => self.await_gate(name).await?,
+                Step::Pause(time) => {
+                    due += *time;
+                    self.pacer.until(due).await;
+                }
+                Step::AwaitRead => {
+                    self.await_read().await;
+                    due = Instant::now();
+                }
+                Step::Gate(name) => {
+                    self.await_gate(name).await?;
+                    due = Instant::now();
+                }
                 Step::End(end) => after = *end,
             }
         }
@@ -213,7 +230,7 @@ impl Connection {
 
     async fn await_read(&self) {
         let Ok(local) = self.stream.local_addr() else { return };
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         while socket::unread(local, self.peer) && started.elapsed() < READ_WAIT_MAX {
             monoio::time::sleep(LOOK_AGAIN).await;
         }
@@ -230,6 +247,17 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// The bytes of an event with the present time in them.
+fn stamped(bytes: &[u8], at: usize) -> Rc<Vec<u8>> {
+    let mut bytes = bytes.to_vec();
+    let mut rest = clock::monotonic_ns();
+    for digit in bytes[at..at + STAMP_DIGITS].iter_mut().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    Rc::new(bytes)
 }
 
 fn prepared(steps: Vec<Step>) -> Prepared {

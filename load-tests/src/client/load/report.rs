@@ -47,6 +47,8 @@ pub struct Report {
     pub latency: Histogram<u64>,
     /// Nanoseconds to the first byte of a body.
     pub first_byte: Histogram<u64>,
+    /// Nanoseconds from when the upstream sent a stamped event to when it was here.
+    pub event: Histogram<u64>,
 }
 
 impl Report {
@@ -61,6 +63,7 @@ impl Report {
             labels: BTreeMap::new(),
             latency: histogram(),
             first_byte: histogram(),
+            event: histogram(),
         }
     }
 
@@ -87,8 +90,13 @@ impl Report {
         for (label, totals) in other.labels {
             self.labels.entry(label).or_default().add(&totals);
         }
-        self.latency.add(&other.latency).expect("all histograms have the same bounds");
-        self.first_byte.add(&other.first_byte).expect("all histograms have the same bounds");
+        for (own, others) in [
+            (&mut self.latency, other.latency),
+            (&mut self.first_byte, other.first_byte),
+            (&mut self.event, other.event),
+        ] {
+            own.add(others).expect("all histograms have the same bounds");
+        }
     }
 }
 
