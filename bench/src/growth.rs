@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use anyhow::ensure;
 use serde::Serialize;
 
 use crate::chart::{Curve, Lines};
@@ -64,16 +65,28 @@ struct Series {
     points: Vec<(f64, Estimate)>,
 }
 
-/// Measures all charts.
-pub(crate) fn measure(effort: Effort) -> anyhow::Result<Growth> {
+/// How a chart is measured.
+type Measure = fn(Effort) -> anyhow::Result<Chart>;
+
+/// All charts, by name.
+const CHARTS: [(&str, Measure); 5] = [
+    ("connections", points::connections),
+    ("bodies", points::bodies),
+    ("keys", points::keys),
+    ("streams", streams::chart),
+    ("workers", points::workers),
+];
+
+/// Measures the charts of these names; without any, all.
+pub(crate) fn measure(names: &[String], effort: Effort) -> anyhow::Result<Growth> {
+    for name in names {
+        let known = CHARTS.map(|(name, _)| name);
+        ensure!(known.contains(&name.as_str()), "--chart {name} is none of {}", known.join(", "));
+    }
     let machine = Machine::this();
-    let charts = vec![
-        points::connections(effort)?,
-        points::bodies(effort)?,
-        points::keys(effort)?,
-        streams::chart(effort)?,
-        points::workers(effort)?,
-    ];
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let charts = CHARTS.iter().filter(|(name, _)| wanted(name)).map(|(_, measure)| measure(effort));
+    let charts = charts.collect::<anyhow::Result<_>>()?;
     Ok(Growth { machine, rounds: effort.rounds, seconds: effort.seconds, charts })
 }
 

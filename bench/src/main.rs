@@ -99,7 +99,11 @@ enum Role {
     /// Measures only memory.
     Memory,
     /// Measures how cost grows with connections, bodies, keys, streams and workers.
-    Growth,
+    Growth {
+        /// Only this chart; may be given again.
+        #[arg(long = "chart")]
+        charts: Vec<String>,
+    },
     /// Checks the load generator against wrk.
     CheckLoad,
     /// Is the byte forwarder.
@@ -133,11 +137,12 @@ impl Arguments {
         prices::measure(self.rounds(), Duration::from_secs_f64(self.seconds() / 2.0))
     }
 
-    fn growth(&self, files: u64) -> anyhow::Result<growth::Growth> {
-        growth::measure(match self.quick {
+    fn growth(&self, charts: &[String], files: u64) -> anyhow::Result<growth::Growth> {
+        let effort = match self.quick {
             true => Effort { rounds: 1, seconds: 0.2, small: true, files },
             false => Effort { rounds: 3, seconds: 0.6, small: false, files },
-        })
+        };
+        growth::measure(charts, effort)
     }
 
     fn checked_load(&self) -> anyhow::Result<check_load::Checked> {
@@ -165,10 +170,10 @@ fn main() -> anyhow::Result<()> {
     ensure!(process::has_two_cores(), "needs cores 0 and 1: the proxy has one of them to itself");
     let files = process::raise_file_limit(FILES);
     ensure!(files >= FILES_MIN, "{files} open files are too few: ulimit -n {FILES}");
-    match arguments.role {
+    match &arguments.role {
         Some(Role::Prices) => publish::prices(&arguments, &arguments.prices()?),
         Some(Role::Memory) => publish::memory(&arguments, &arguments.memory()?),
-        Some(Role::Growth) => publish::growth(&arguments, &arguments.growth(files)?),
+        Some(Role::Growth { charts }) => publish::growth(&arguments, &arguments.growth(charts, files)?),
         Some(Role::CheckLoad) => publish::checked_load(&arguments, &arguments.checked_load()?),
         Some(Role::Forward { .. } | Role::Instructions(_)) => Ok(()),
         None => main_run(&arguments),

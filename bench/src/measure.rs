@@ -174,8 +174,9 @@ pub(crate) fn whole(report: &Report) -> anyhow::Result<()> {
     let ok = report.statuses.get(&200).copied().unwrap_or(0);
     ensure!(
         report.failures == 0 && ok == report.responses(),
-        "{} requests without a whole response, statuses {:?}",
+        "{} requests without a whole response (the first: {}), statuses {:?}",
         report.failures,
+        report.first_failure.as_deref().unwrap_or("-"),
         report.statuses
     );
     Ok(())

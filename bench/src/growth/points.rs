@@ -136,7 +136,7 @@ pub(super) fn workers(effort: Effort) -> anyhow::Result<Chart> {
 }
 
 /// Starts all that are shown.
-pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Vec<Subject>> {
+fn start(setting: &Setting<'_>) -> anyhow::Result<Vec<Subject>> {
     SHOWN.into_iter().map(|name| Subject::start(name, setting)).collect()
 }
 

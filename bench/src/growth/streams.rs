@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use load_tests::client::load::{self, Amount};
 use load_tests::upstream::Upstream;
 
-use super::points::{SHOWN, start};
+use super::points::SHOWN;
 use super::{Chart, Effort, Series};
 use crate::cpu::CpuTime;
 use crate::keys::Keys;
@@ -46,11 +46,14 @@ pub(super) fn chart(effort: Effort) -> anyhow::Result<Chart> {
     for count in all.iter().map(|count| most.min(*count)) {
         eprintln!("{count} slow streams");
         let setting = Setting { connections: count + PROBES, ..Setting::new(upstream.address(), &keys) };
-        // Anew for each: nobody shall keep connections of the point before.
-        for (subject, points) in start(&setting)?.iter().zip(&mut points) {
-            let cpu_us = event_us(subject, count, &upstream, &keys)
-                .with_context(|| format!("{} at {count} slow streams", subject.name.text()))?;
+        for (name, points) in SHOWN.into_iter().zip(&mut points) {
+            let context = || format!("{} at {count} slow streams", name.text());
+            // Anew for each point, and one at a time: connections that others keep are files of this process.
+            let subject = Subject::start(name, &setting).with_context(context)?;
+            let cpu_us = event_us(&subject, count, &upstream, &keys).with_context(context)?;
             points.push((count as f64, Estimate::of(vec![cpu_us])));
+            drop(subject);
+            wait_for_end_of_connections(&upstream);
         }
     }
     Ok(Chart {
@@ -61,6 +64,13 @@ pub(super) fn chart(effort: Effort) -> anyhow::Result<Chart> {
         y_log: true,
         series: SHOWN.into_iter().zip(points).map(|(name, points)| Series::new(name, points)).collect(),
     })
+}
+
+fn wait_for_end_of_connections(upstream: &Upstream) {
+    let begun = Instant::now();
+    while upstream.connections_open() > 0 && begun.elapsed() < OPEN_LIMIT {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// CPU microseconds of an event while `count` streams are open.

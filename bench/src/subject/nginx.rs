@@ -28,8 +28,8 @@ pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Subject> {
 
 fn configuration(dir: &Path, address: SocketAddr, setting: &Setting<'_>) -> String {
     let Setting { upstream, workers, .. } = setting;
-    // Those to the upstream count too.
-    let connections = 2 * setting.connections;
+    // Those to the upstream count too, and when less than a sixteenth is left it closes those that wait.
+    let connections = 2 * setting.connections + setting.connections / 4;
     // nginx wants room in a bucket for all keys that meet in it.
     let (hash, bucket) = match setting.keys.known.len() {
         ..=1000 => (8192, 256),

@@ -149,16 +149,15 @@ fn run_thread(plan: &Plan, index: usize, gate: Gate) -> io::Result<Report> {
         let pacer = Pacer::start()?;
         let mut connections: Vec<_> =
             (index..plan.connections).step_by(threads).map(Connection::new).collect();
-        let mut failures = 0;
+        let mut warmed = Report::empty();
         if !plan.warm_up.is_zero() {
             let phase = Phase::warm_up(plan, index, &pacer);
-            let warmed = phase.carry_out(connections).await;
-            (connections, failures) = (warmed.0, warmed.1.failures);
+            (connections, warmed) = phase.carry_out(connections).await;
         }
         // Blocks the ring; nothing is under way on it.
         gate.pass();
         let (connections, mut report) = Phase::of(plan, index, &pacer).carry_out(connections).await;
-        report.failures += failures;
+        report.take_failures(&warmed);
         drop(connections);
         // The ring closes them, and what it has not been told when it ends stays open for ever.
         monoio::time::sleep(CLOSING).await;

@@ -112,8 +112,8 @@ impl Phase {
             let template = &self.templates[turn.template];
             match connection.exchange(&self, template, turn.due).await {
                 Ok(seen) => self.count(&template.label, &connection, &seen),
-                Err(_) => {
-                    self.report.borrow_mut().failures += 1;
+                Err(error) => {
+                    self.report.borrow_mut().fail(&error);
                     monoio::time::sleep(AFTER_FAILURE).await;
                 }
             }

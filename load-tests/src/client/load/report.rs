@@ -37,6 +37,8 @@ pub struct Report {
     pub statuses: BTreeMap<u16, u64>,
     /// Requests without a whole response: refused, reset, cut off.
     pub failures: u64,
+    /// What the first of them was.
+    pub first_failure: Option<String>,
     /// Connections made.
     pub connects: u64,
     /// Bytes of bodies.
@@ -58,6 +60,7 @@ impl Report {
             elapsed: Duration::ZERO,
             statuses: BTreeMap::new(),
             failures: 0,
+            first_failure: None,
             connects: 0,
             body_bytes: 0,
             labels: BTreeMap::new(),
@@ -79,9 +82,22 @@ impl Report {
         responses / self.elapsed.as_secs_f64().max(f64::EPSILON)
     }
 
+    /// Counts another's failures among these.
+    pub(super) fn take_failures(&mut self, other: &Self) {
+        self.failures += other.failures;
+        if self.first_failure.is_none() {
+            self.first_failure.clone_from(&other.first_failure);
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &std::io::Error) {
+        self.failures += 1;
+        self.first_failure.get_or_insert_with(|| error.to_string());
+    }
+
     pub(super) fn merge(&mut self, other: Self) {
         self.elapsed = self.elapsed.max(other.elapsed);
-        self.failures += other.failures;
+        self.take_failures(&other);
         self.connects += other.connects;
         self.body_bytes += other.body_bytes;
         for (status, count) in other.statuses {
