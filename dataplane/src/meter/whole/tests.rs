@@ -124,3 +124,47 @@ fn a_meter_forgets_the_answer_before() {
     meter.observe(b"{}");
     assert_eq!(meter.usage(), None);
 }
+
+/// A random value, with keys and texts that look like what is searched for.
+fn random_value(random: &mut u64, depth: u32) -> serde_json::Value {
+    const TEXTS: [&str; 8] =
+        ["usage", "total_tokens", "a", "\"usage\":{", "\\", "}\"", "流", "\",\"usage\":{\"total_tokens\":1}"];
+    let mut below = |bound: u64| {
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*random >> 33) % bound
+    };
+    match below(if depth == 0 { 3 } else { 9 }) {
+        0 => below(1000).into(),
+        1 => TEXTS[usize::try_from(below(8)).unwrap()].into(),
+        2 => serde_json::Value::Null,
+        3 => {
+            let count = below(4);
+            (0..count).map(|_| random_value(random, depth - 1)).collect()
+        }
+        _ => {
+            let count = below(5);
+            let keys: Vec<_> = (0..count).map(|_| TEXTS[usize::try_from(below(4)).unwrap()]).collect();
+            keys.into_iter().map(|key| (key.to_owned(), random_value(random, depth - 1))).collect()
+        }
+    }
+}
+
+#[test]
+fn the_usage_of_any_document_is_the_one_that_a_parser_of_all_of_it_finds() {
+    let (mut random, mut found) = (7, 0);
+    for _ in 0..40_000 {
+        let document = random_value(&mut random, 4);
+        let expected = document.as_object().and_then(|object| {
+            let usage = serde_json::to_vec(object.get("usage")?).unwrap();
+            UsageParser::default().parse(&usage).map(|usage| usage.total)
+        });
+        found += u32::from(expected.is_some());
+        for text in [document.to_string(), serde_json::to_string_pretty(&document).unwrap()] {
+            let mut meter = WholeMeter::default();
+            meter.observe(text.as_bytes());
+            assert_eq!(meter.usage().map(|usage| usage.total), expected, "{text}");
+            fuzz(text.as_bytes());
+        }
+    }
+    assert!(found > 100, "only {found} documents had a usage");
+}
