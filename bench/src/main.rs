@@ -133,8 +133,8 @@ impl Arguments {
     }
 
     fn prices(&self) -> anyhow::Result<prices::Prices> {
-        // Of many versions, in half the time: they differ in one thing only.
-        prices::measure(self.rounds(), Duration::from_secs_f64(self.seconds() / 2.0))
+        // What differs in little is measured often, rather than long.
+        prices::measure(2 * self.rounds(), Duration::from_secs_f64(self.seconds() / 4.0))
     }
 
     fn growth(&self, charts: &[String], files: u64) -> anyhow::Result<growth::Growth> {

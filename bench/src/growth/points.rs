@@ -13,8 +13,6 @@ use crate::work::{Placement, REQUEST_BYTES, Work};
 
 /// Whom the charts show.
 pub(super) const SHOWN: [Name; 3] = [Name::Nginx, Name::Haproxy, Name::Liutong];
-/// nginx reads a list of more keys than this for longer than anyone wants to wait.
-const NGINX_KEYS_MAX: usize = 10_000;
 /// Connections that send large bodies; a few are enough to saturate anything.
 const BODY_CONNECTIONS: usize = 8;
 
@@ -87,19 +85,15 @@ pub(super) fn keys(effort: Effort) -> anyhow::Result<Chart> {
     for keys in &lists {
         let setting = Setting::new(upstream.address(), keys);
         for name in SHOWN {
-            if name != Name::Nginx || keys.known.len() <= NGINX_KEYS_MAX {
-                eprintln!("starting {} with {} keys", name.text(), keys.known.len());
-                running.push((keys, Subject::start(name, &setting)?));
-            }
+            eprintln!("starting {} with {} keys", name.text(), keys.known.len());
+            running.push((keys, Subject::start(name, &setting)?));
         }
     }
     let mut stand = Stand::new(upstream, &[])?;
-    let point = |(keys, subject): &'_ (&'_ Keys, Subject)| (keys.known.len() as f64, subject.name);
     let mut points: Vec<Point<'_>> = Vec::new();
-    for one in &running {
-        let (x, name) = point(one);
-        let (keys, subject) = (one.0.sent.as_slice(), &one.1);
-        points.push(Point { name, x, work: Work::chat(), subject, keys, cpu_us: Vec::new() });
+    for (keys, subject) in &running {
+        let x = keys.known.len() as f64;
+        points.extend(of_all(std::slice::from_ref(subject), x, Work::chat(), &keys.sent));
     }
     measure(&mut stand, &mut points, effort, "keys")?;
     Ok(Chart {
