@@ -1,9 +1,9 @@
 //! Who a request is from.
 //!
-//! What is looked up is the SHA-256 of the whole key; the key itself is compared with nothing and kept nowhere. Its
-//! checksum refuses typing errors and garbage before they get to the table that all workers share. A worker keeps what it found for
-//! as long as the tables' revision stands still; `not_after` is checked on every hit, since time passes
-//! without a change.
+//! What is looked up is the SHA-256 of the whole key; the key itself is compared with nothing and kept
+//! nowhere. Its checksum refuses typing errors and garbage before they get to the table that all workers
+//! share. A worker keeps what it found for as long as the tables' revision stands still; `not_after` is
+//! checked on every hit, since time passes without a change.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -228,8 +228,8 @@ impl MemberScan {
         self.state == State::Failed
     }
 
-    /// A short key without escapes, its colon, and at most one space on either side: `None` where it is not of this
-    /// form, else where its value begins, which is in `piece`.
+    /// A short key without escapes, its colon, and at most one space on either side: `None` where it is not
+    /// of this form, else where its value begins, which is in `piece`.
     fn usual_key(&mut self, piece: &[u8], from: usize) -> Option<usize> {
         let quote = from + usize::from(piece[from] == b' ');
         let inside = piece.get(quote + 1..).filter(|_| piece[quote] == b'"')?;

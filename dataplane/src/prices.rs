@@ -1,8 +1,8 @@
 //! Features left out to learn what they cost.
 //!
-//! Only the program `liutong-dataplane-priced` can leave anything out, which the cargo feature `prices` builds for the
-//! bench: without that feature `without` is a constant and nothing of this is in a program. It is no gateway for use:
-//! it lets anybody in where keys are not checked.
+//! Only the program `liutong-dataplane-priced` can leave anything out, which the cargo feature `prices`
+//! builds for the bench: without that feature `without` is a constant and nothing of this is in a program. It
+//! is no gateway for use: it lets anybody in where keys are not checked.
 
 /// A feature with a price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

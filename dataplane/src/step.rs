@@ -14,8 +14,8 @@ pub(crate) use self::sse2::{
     carriage_returns, controls, json_stops, name_stops, quotes, target_stops, text_stops,
 };
 
-/// The place of the first byte that `mask` marks in a step, or else `alone` in what is left behind the last whole
-/// one.
+/// The place of the first byte that `mask` marks in a step, or else `alone` in what is left behind the last
+/// whole one.
 #[inline]
 pub(crate) fn position(
     bytes: &[u8],
@@ -51,8 +51,8 @@ pub(crate) fn is_target_byte(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'#'
 }
 
-/// Whether a byte changes nothing in a nested JSON value: white space, `,`, `:`, and what numbers and literals are
-/// made of.
+/// Whether a byte changes nothing in a nested JSON value: white space, `,`, `:`, and what numbers and
+/// literals are made of.
 #[inline]
 pub(crate) fn is_plain_json(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()

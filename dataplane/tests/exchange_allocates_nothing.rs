@@ -1,5 +1,5 @@
-//! A worker allocates nothing for an exchange, once its connections and buffers are warm: a data plane serves in
-//! this process, under an allocator that counts by thread.
+//! A worker allocates nothing for an exchange, once its connections and buffers are warm: a data plane serves
+//! in this process, under an allocator that counts by thread.
 
 // A global allocator can only be written with unsafe code; this one passes every call on.
 #![allow(unsafe_code)]

@@ -51,8 +51,8 @@ struct Edit<'m> {
     text: &'m str,
 }
 
-/// Plans the edits of a scanned body. `model_text` is the inside of the JSON string that the upstream is to read
-/// as its model; `None` leaves the client's.
+/// Plans the edits of a scanned body. `model_text` is the inside of the JSON string that the upstream is to
+/// read as its model; `None` leaves the client's.
 #[must_use]
 pub fn plan<'m>(scanned: &ScannedRequest, model_text: Option<&'m str>, usage: UsageAsk) -> Splice<'m> {
     let mut splice = Splice::default();

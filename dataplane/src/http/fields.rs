@@ -101,8 +101,8 @@ fn decimal(value: &[u8]) -> Option<u64> {
 
 /// Whether a field's name is `known`, which is in lower case; names know no case (RFC 9110 §5.1).
 ///
-/// `name` must be a token. The bit that tells upper from lower case is set in eight bytes at a time: the only other
-/// byte that this makes equal to one of `known`'s is CR to a hyphen, and no token has that.
+/// `name` must be a token. The bit that tells upper from lower case is set in eight bytes at a time: the only
+/// other byte that this makes equal to one of `known`'s is CR to a hyphen, and no token has that.
 #[inline]
 pub(super) fn is_name(name: &[u8], known: &str) -> bool {
     const CASE: u64 = u64::from_ne_bytes([0x20; 8]);

@@ -5,11 +5,12 @@
 //! └──────── start line ───────┘       name      value
 //! ```
 //!
-//! Sixteen bytes at a time: heads of SDKs have some seventeen lines, and splitting them was once a third of all
-//! that a worker did for a request. `tests` hold it against `httparse`, which splits the same heads the same way.
+//! Sixteen bytes at a time: heads of SDKs have some seventeen lines, and reading them was once a quarter of
+//! a worker's instructions for a request. `tests` hold it against `httparse`, which splits the same heads
+//! the same way.
 //!
-//! Precondition: no bare CR or LF and no control byte is in the head. Other bytes give an error or other parts,
-//! never a panic.
+//! Precondition: no bare CR or LF and no control byte is in the head. Other bytes give an error or other
+//! parts, never a panic.
 
 use super::fields::FIELD_LINES_MAX;
 use super::head_error::HeadError;

@@ -94,8 +94,8 @@ impl UsageParser {
     }
 }
 
-/// Reads the plain usage object that `bytes` begin with: its counts, if it has any, and its length. `None` where
-/// it has to be found and parsed as any other.
+/// Reads the plain usage object that `bytes` begin with: its counts, if it has any, and its length. `None`
+/// where it has to be found and parsed as any other.
 pub(super) fn read_plain(bytes: &[u8]) -> Option<(Option<Usage>, usize)> {
     let (counts, len) = plain::read(bytes).filter(|(_, len)| *len <= USAGE_BYTES_MAX)?;
     Some((counts.usage(), len))

@@ -1,9 +1,10 @@
 //! Meters an answer that is one JSON document, as its pieces pass.
 //!
-//! Only the top-level `usage` counts. How deep a member lies is told by what comes *behind* it: a member of the
-//! top-level object is followed by members and one closing brace, and then by nothing. So the bytes before a
-//! `"usage"`, which are nearly all of the answer, are only searched, and what follows it is read as JSON; where
-//! that turns out to be no end of a document, the member lay deeper, and the search goes on behind it.
+//! Only the top-level `usage` counts. How deep a member lies is told by what comes *behind* it: a member of
+//! the top-level object is followed by members and one closing brace, and then by nothing. So the bytes
+//! before a `"usage"`, which are nearly all of the answer, are only searched, and what follows it is read as
+//! JSON; where that turns out to be no end of a document, the member lay deeper, and the search goes on
+//! behind it.
 //!
 //! ```text
 //! {"id":..,"choices":[..] , "usage" : {..} , "system_fingerprint":"fp_1" }
@@ -104,8 +105,8 @@ impl WholeMeter {
         })
     }
 
-    /// The last usage that was seen. It may be taken back as long as the answer goes on: only its end tells that
-    /// it was of the top level.
+    /// The last usage that was seen. It may be taken back as long as the answer goes on: only its end tells
+    /// that it was of the top level.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         self.usage

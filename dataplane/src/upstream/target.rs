@@ -133,8 +133,8 @@ pub struct Upstream {
     pub target: Arc<Target>,
     /// The inside of the JSON string that names the model to it; empty where it has the alias's own name.
     pub model_text: String,
-    /// For each endpoint that is forwarded how a request to it begins: the request line, and the header lines that
-    /// every one carries (host, accept-encoding, user-agent, the credential's).
+    /// For each endpoint that is forwarded how a request to it begins: the request line, and the header lines
+    /// that every one carries (host, accept-encoding, user-agent, the credential's).
     heads: [Vec<u8>; FORWARDED.len()],
 }
 

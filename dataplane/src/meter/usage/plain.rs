@@ -1,5 +1,5 @@
-//! Usage objects as servers write them, read in one pass: ASCII names without escapes, whole numbers, null, and
-//! objects of these one level deep.
+//! Usage objects as servers write them, read in one pass: ASCII names without escapes, whole numbers, null,
+//! and objects of these one level deep.
 //!
 //! Nearly every usage object is of this form, and a parser for all of JSON costs several times as much as all
 //! that it has to say. Whatever is not of the form, or goes on in the next read, is left to that parser: no
