@@ -108,7 +108,7 @@ fn calibrated(stand: &Stand<'_>, works: &[Work], subjects: &[Subject]) -> anyhow
     }
     let plain = || subjects.iter().filter(|subject| !subject.has_tls());
     let nginx = plain().find(|subject| subject.name == Name::Nginx);
-    let subject = nginx.or(plain().last()).context("there is no subject")?;
+    let subject = nginx.or(plain().next_back()).context("there is no subject")?;
     let window = Window { time: CALIBRATION, half: 0.0 };
     let sample = stand.measure(subject, &Work::chat(), window, Meanwhile::Paused)?;
     let half = (sample.rate / 200.0).round() * 100.0;

@@ -30,17 +30,42 @@ impl Tls {
     /// Sees that connections shook hands as they should.
     pub(crate) fn check(self, report: &Report) -> anyhow::Result<()> {
         let (connects, resumed, exchanges) = (report.connects, report.resumed, report.responses());
-        let once = connects == exchanges;
-        let as_said = match self {
-            Self::Off => resumed == 0,
-            Self::Kept => connects == 0,
-            Self::Full => once && resumed == 0,
-            Self::Resumed => once && resumed == connects,
-        };
         ensure!(
-            as_said,
+            self.is_what_happened(connects, resumed, exchanges),
             "{connects} connections for {exchanges} exchanges, {resumed} of them resumed: that is not {self:?}"
         );
         Ok(())
+    }
+
+    fn is_what_happened(self, connects: u64, resumed: u64, exchanges: u64) -> bool {
+        match self {
+            Self::Off => resumed == 0,
+            Self::Kept => connects == 0,
+            Self::Full => connects == exchanges && resumed == 0,
+            Self::Resumed => connects == exchanges && resumed == connects,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_another_kind_than_the_work_says_are_told_apart() {
+        let all = [Tls::Kept, Tls::Full, Tls::Resumed];
+        // Connections, those of them that resumed, exchanges; who takes that for its own.
+        let cases: [(u64, u64, u64, &[Tls]); 5] = [
+            (0, 0, 90, &[Tls::Kept]),
+            (90, 0, 90, &[Tls::Full]),
+            (90, 90, 90, &[Tls::Resumed]),
+            (90, 89, 90, &[]),
+            (1, 0, 90, &[]),
+        ];
+        for (connects, resumed, exchanges, expected) in cases {
+            let who: Vec<Tls> =
+                all.into_iter().filter(|tls| tls.is_what_happened(connects, resumed, exchanges)).collect();
+            assert_eq!(who, expected, "{connects} {resumed} {exchanges}");
+        }
     }
 }
