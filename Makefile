@@ -36,6 +36,10 @@ bench: build-bench
 bench-growth: build-bench
 	$(BENCH) growth $(ARGS)
 
+## make bench-handshakes   measures what TLS handshakes cost
+bench-handshakes: build-bench
+	$(BENCH) handshakes $(ARGS)
+
 ## make bench-load   checks the load generator against wrk
 bench-load: build-bench
 	sh .ci/needs --install wrk
@@ -43,7 +47,7 @@ bench-load: build-bench
 
 BENCH = "$${CARGO_TARGET_DIR:-target}/release/liutong-bench"
 
-.PHONY: build-bench bench-growth bench-load
+.PHONY: build-bench bench-growth bench-handshakes bench-load
 build-bench: check-bench
 	$(CARGO) build --release -p liutong-dataplane -p liutong-controlplane -p liutong-bench
 	$(CARGO) build --release -p liutong-dataplane --features prices --bin liutong-dataplane-priced

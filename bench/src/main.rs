@@ -32,6 +32,10 @@ mod cpu;
 mod process;
 /// What single features cost.
 mod prices;
+/// How connections shake hands.
+mod tls;
+/// What handshakes cost.
+mod handshakes;
 /// Memory of each proxy.
 mod memory;
 /// How cost grows.
@@ -75,10 +79,10 @@ struct Arguments {
     /// Three rounds of half a second: to see whether it works.
     #[arg(long, global = true)]
     quick: bool,
-    /// Only this work, without prices and memory; may be given again. Names are as in the JSON.
+    /// Only this work, without prices, memory and handshakes; may be given again. Names are as in the JSON.
     #[arg(long = "work")]
     works: Vec<String>,
-    /// Only this subject, without prices and memory; may be given again.
+    /// Only this subject, without prices, memory and handshakes; may be given again.
     #[arg(long = "subject")]
     subjects: Vec<Name>,
     /// Measures the data plane without a control plane, even if the whole system is built.
@@ -98,6 +102,8 @@ enum Role {
     Prices,
     /// Measures only memory.
     Memory,
+    /// Measures only what TLS handshakes cost.
+    Handshakes,
     /// Measures how cost grows with connections, bodies, keys, streams and workers.
     Growth {
         /// Only this chart; may be given again.
@@ -137,6 +143,10 @@ impl Arguments {
         prices::measure(2 * self.rounds(), Duration::from_secs_f64(self.seconds() / 4.0))
     }
 
+    fn handshakes(&self) -> anyhow::Result<handshakes::Handshakes> {
+        handshakes::measure(self.rounds(), Duration::from_secs_f64(self.seconds() / 2.0))
+    }
+
     fn growth(&self, charts: &[String], files: u64) -> anyhow::Result<growth::Growth> {
         let effort = match self.quick {
             true => Effort { rounds: 1, seconds: 0.2, small: true, files },
@@ -173,6 +183,7 @@ fn main() -> anyhow::Result<()> {
     match &arguments.role {
         Some(Role::Prices) => publish::prices(&arguments, &arguments.prices()?),
         Some(Role::Memory) => publish::memory(&arguments, &arguments.memory()?),
+        Some(Role::Handshakes) => publish::handshakes(&arguments, &arguments.handshakes()?),
         Some(Role::Growth { charts }) => publish::growth(&arguments, &arguments.growth(charts, files)?),
         Some(Role::CheckLoad) => publish::checked_load(&arguments, &arguments.checked_load()?),
         Some(Role::Forward { .. } | Role::Instructions(_)) => Ok(()),
@@ -191,6 +202,7 @@ fn main_run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     publish::memory(arguments, &arguments.memory()?)?;
+    publish::handshakes(arguments, &arguments.handshakes()?)?;
     if prices::ensure_built().is_ok() {
         publish::prices(arguments, &arguments.prices()?)?;
     }

@@ -112,7 +112,8 @@ impl<'a> Stand<'a> {
         let beside_proxy = work.placement == Placement::WithProxy;
         pin(self.tid, if beside_proxy { PROXY_CORE } else { LOAD_CORE })?;
 
-        let plan = work.plan(subject.address, &self.keys, window.time, window.half);
+        let mut plan = work.plan(subject.address, &self.keys, window.time, window.half);
+        plan.tls = subject.client(work.tls)?;
         let mut before = None;
         let report = load::run_measured(&plan, || before = Some(self.now(subject)))?;
         let before = before.context("the warm-up ended")??;
@@ -127,6 +128,7 @@ impl<'a> Stand<'a> {
         drop(paused);
         subject.system().map_or(Ok(()), planes::drain)?;
         whole(&report)?;
+        work.tls.check(&report)?;
 
         let units = work.units(&report);
         ensure!(units > 0, "nothing was done");

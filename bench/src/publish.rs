@@ -9,6 +9,7 @@ use crate::Arguments;
 use crate::chart;
 use crate::check_load::Checked;
 use crate::growth::Growth;
+use crate::handshakes::Handshakes;
 use crate::memory::Memory;
 use crate::prices::Prices;
 use crate::report::Results;
@@ -38,6 +39,11 @@ pub(crate) fn prices(arguments: &Arguments, prices: &Prices) -> anyhow::Result<(
 /// What memory proxies take.
 pub(crate) fn memory(arguments: &Arguments, memory: &Memory) -> anyhow::Result<()> {
     part(arguments, "memory", &memory.table(), memory)
+}
+
+/// What handshakes cost.
+pub(crate) fn handshakes(arguments: &Arguments, handshakes: &Handshakes) -> anyhow::Result<()> {
+    part(arguments, "handshakes", &handshakes.table(), handshakes)
 }
 
 /// The load generator beside wrk.

@@ -4,10 +4,12 @@
 //! through meets them all; every second round goes the other way round, so that a steady drift meets the
 //! first as much as the last.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use load_tests::harness::{Setup, System};
+use load_tests::tls::Certified;
 use load_tests::upstream::Upstream;
 
 use crate::Arguments;
@@ -34,7 +36,7 @@ pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Results> {
     let works = chosen_works(&arguments.works)?;
     let machine = Machine::this();
     let upstream = Stand::upstream()?;
-    let (subjects, keys) = start_subjects(arguments, &upstream)?;
+    let (subjects, keys) = start_subjects(arguments, &works, &upstream)?;
     let stand = Stand::new(upstream, &keys.sent)?.with_system_of(&subjects);
     let half = calibrated(&stand, &works, &subjects)?;
     let window = Window { time: Duration::from_secs_f64(arguments.seconds()), half };
@@ -77,7 +79,7 @@ fn cells<'a>(works: &'a [Work], subjects: &'a [Subject]) -> Vec<Cell<'a>> {
     let mut cells = Vec::new();
     for work in works {
         let mut add = |name, subject| cells.push(Cell { work, name, subject, samples: Vec::new() });
-        for subject in subjects {
+        for subject in subjects.iter().filter(|subject| subject.has_tls() == work.tls.is_on()) {
             add(subject.name, subject);
             if work.shipping && subject.system().is_some() {
                 add(Name::Shipping, subject);
@@ -104,8 +106,9 @@ fn calibrated(stand: &Stand<'_>, works: &[Work], subjects: &[Subject]) -> anyhow
     if !works.iter().any(|work| work.half_load) {
         return Ok(0.0);
     }
-    let nginx = subjects.iter().find(|subject| subject.name == Name::Nginx);
-    let subject = nginx.or(subjects.last()).context("there is no subject")?;
+    let plain = || subjects.iter().filter(|subject| !subject.has_tls());
+    let nginx = plain().find(|subject| subject.name == Name::Nginx);
+    let subject = nginx.or(plain().next_back()).context("there is no subject")?;
     let window = Window { time: CALIBRATION, half: 0.0 };
     let sample = stand.measure(subject, &Work::chat(), window, Meanwhile::Paused)?;
     let half = (sample.rate / 200.0).round() * 100.0;
@@ -113,18 +116,32 @@ fn calibrated(stand: &Stand<'_>, works: &[Work], subjects: &[Subject]) -> anyhow
     Ok(half)
 }
 
-fn start_subjects(arguments: &Arguments, upstream: &Upstream) -> anyhow::Result<(Vec<Subject>, Keys)> {
+/// Starts those that the works need: ones that clients speak plain HTTP to, and ones for https.
+fn start_subjects(
+    arguments: &Arguments,
+    works: &[Work],
+    upstream: &Upstream,
+) -> anyhow::Result<(Vec<Subject>, Keys)> {
     let wanted = |name: &Name| arguments.subjects.is_empty() || arguments.subjects.contains(name);
-    let whole = wanted(&Name::Liutong) && !arguments.dataplane_only && keys::whole_system_is_built();
+    let is_plain = works.iter().any(|work| !work.tls.is_on());
+    let whole =
+        is_plain && wanted(&Name::Liutong) && !arguments.dataplane_only && keys::whole_system_is_built();
     let mut system = whole.then(|| start_system(upstream)).transpose()?;
     let keys = system.as_ref().map_or_else(|| Ok(Keys::invented()), Keys::of)?;
     let setting = Setting::new(upstream.address(), &keys);
     let mut subjects = Vec::new();
-    for name in Name::ALL.into_iter().filter(wanted) {
+    for name in Name::ALL.into_iter().filter(|name| is_plain && wanted(name)) {
         subjects.push(match system.take_if(|_| name == Name::Liutong) {
             Some(system) => Subject::whole_system(system, &keys)?,
             None => Subject::start(name, &setting)?,
         });
+    }
+    if works.iter().any(|work| work.tls.is_on()) {
+        let certified = Arc::new(Certified::new()?);
+        let setting = Setting { tls: Some(&certified), ..setting };
+        for name in Name::ALL.into_iter().filter(|name| name.speaks_tls() && wanted(name)) {
+            subjects.push(Subject::start(name, &setting)?);
+        }
     }
     Ok((subjects, keys))
 }

@@ -7,16 +7,20 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
-use load_tests::client::Connection;
+use load_tests::client::{Connection, Response};
 use load_tests::harness::System;
+use load_tests::tls::Certified;
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::keys::{Keys, UNKNOWN_KEY};
 use crate::process::{LOAD_CORE, PROXY_CORE, Running};
+use crate::tls::Tls;
 use crate::work;
 
 mod forwarder;
@@ -69,6 +73,11 @@ impl Name {
         }
     }
 
+    /// Whether it can serve https; the others would pass TLS on, or have none.
+    pub(crate) fn speaks_tls(self) -> bool {
+        matches!(self, Self::Nginx | Self::Haproxy | Self::Liutong)
+    }
+
     fn checks_keys(self) -> bool {
         !matches!(self, Self::Direct | Self::Forwarder)
     }
@@ -87,12 +96,14 @@ pub(crate) struct Setting<'a> {
     pub(crate) workers: usize,
     /// Whether bodies may be larger than a proxy buffers in memory: who can, passes them on as they come.
     pub(crate) large_bodies: bool,
+    /// What it shows to clients that speak TLS; without it they speak plain HTTP.
+    pub(crate) tls: Option<&'a Arc<Certified>>,
 }
 
 impl<'a> Setting<'a> {
     /// One worker, and four thousand clients.
     pub(crate) fn new(upstream: SocketAddr, keys: &'a Keys) -> Self {
-        Self { upstream, keys, connections: 4096, workers: 1, large_bodies: false }
+        Self { upstream, keys, connections: 4096, workers: 1, large_bodies: false, tls: None }
     }
 
     /// Where the proxy runs: a single worker never leaves the proxy's core.
@@ -111,6 +122,8 @@ pub(crate) struct Subject {
     pub(crate) address: SocketAddr,
     /// The processes whose CPU time is its own.
     pub(crate) pids: Vec<i32>,
+    /// What it shows to clients, if they speak TLS to it.
+    tls: Option<Arc<Certified>>,
     holds: Holds,
 }
 
@@ -124,7 +137,7 @@ enum Holds {
 impl Subject {
     /// Starts `name`, and sees that it lets known keys pass and no others.
     pub(crate) fn start(name: Name, setting: &Setting<'_>) -> anyhow::Result<Self> {
-        let subject = match name {
+        let mut subject = match name {
             Name::Direct => Self::direct(setting.upstream),
             Name::Forwarder => forwarder::start(setting)?,
             Name::Nginx => nginx::start(setting)?,
@@ -132,6 +145,11 @@ impl Subject {
             Name::Liutong => liutong::on_snapshot(&Variant::default(), &[], setting)?,
             Name::Shipping => bail!("{} needs a whole system", name.text()),
         };
+        if let Some(certified) = setting.tls {
+            ensure!(name.speaks_tls(), "{} has no TLS", name.text());
+            subject.about.push_str(", TLS towards clients");
+            subject.tls = Some(Arc::clone(certified));
+        }
         subject.ready(setting.keys, name.checks_keys()).with_context(|| name.text())
     }
 
@@ -150,6 +168,22 @@ impl Subject {
         liutong::whole(system)?.ready(keys, true)
     }
 
+    /// Whether clients speak TLS to it.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// How clients of a work speak TLS to it, with no session yet.
+    pub(crate) fn client(&self, tls: Tls) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+        ensure!(tls.is_on() == self.has_tls(), "{} is set up for other clients", self.name.text());
+        Ok(self.tls.as_ref().map(|certified| certified.client(tls == Tls::Resumed)).transpose()?)
+    }
+
+    fn ask(&self, key: &str) -> anyhow::Result<Response> {
+        let client = self.tls.as_ref().map(|certified| certified.client(false)).transpose()?;
+        Ok(Connection::open_with(self.address, client)?.exchange(&work::probe(key))?)
+    }
+
     /// The whole system that it is the data plane of, if it is.
     pub(crate) fn system(&self) -> Option<&System> {
         match &self.holds {
@@ -160,12 +194,13 @@ impl Subject {
 
     fn direct(upstream: SocketAddr) -> Self {
         let about = "no proxy".to_owned();
-        Self { name: Name::Direct, about, address: upstream, pids: Vec::new(), holds: Holds::Nothing }
+        let (pids, holds) = (Vec::new(), Holds::Nothing);
+        Self { name: Name::Direct, about, address: upstream, pids, tls: None, holds }
     }
 
     fn process(name: Name, about: String, address: SocketAddr, running: Running, dirs: Vec<TempDir>) -> Self {
         let pids = vec![running.pid()];
-        Self { name, about, address, pids, holds: Holds::Process(running, dirs) }
+        Self { name, about, address, pids, tls: None, holds: Holds::Process(running, dirs) }
     }
 
     fn ready(mut self, keys: &Keys, checks_keys: bool) -> anyhow::Result<Self> {
@@ -181,8 +216,7 @@ impl Subject {
     fn wait_for_answer(&mut self, key: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
-            let answer = Connection::open(self.address).and_then(|mut c| c.exchange(&work::probe(key)));
-            let problem = match answer {
+            let problem = match self.ask(key) {
                 Ok(answer) if answer.status() == 200 => return Ok(()),
                 Ok(answer) => format!("status {}: {}", answer.status(), answer.text()),
                 Err(error) => error.to_string(),
@@ -200,10 +234,10 @@ impl Subject {
     /// A subject that does not do the work must not be measured.
     fn check(&self, keys: &Keys, checks_keys: bool) -> anyhow::Result<()> {
         for key in keys.sent.iter().take(CHECKED_KEYS) {
-            let answer = Connection::open(self.address)?.exchange(&work::probe(key))?;
+            let answer = self.ask(key)?;
             ensure!(answer.status() == 200, "answers {} to a known key", answer.status());
         }
-        let refused = Connection::open(self.address)?.exchange(&work::probe(UNKNOWN_KEY))?.status() == 401;
+        let refused = self.ask(UNKNOWN_KEY)?.status() == 401;
         ensure!(refused == checks_keys, "an unknown key is {}refused", if refused { "" } else { "not " });
         Ok(())
     }

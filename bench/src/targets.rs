@@ -13,7 +13,7 @@ pub(crate) const CONNECTION_BYTES_MAX: f64 = 8.0 * 1024.0;
 pub(crate) const STREAM_BYTES_MAX: f64 = 24.0 * 1024.0;
 
 /// CPU of Liutong over that of another, at most.
-const RATIOS: [(&str, Name, f64); 14] = [
+const RATIOS: [(&str, Name, f64); 15] = [
     ("chat_saturated", Name::Nginx, 0.55),
     ("chat_saturated", Name::Haproxy, 0.50),
     ("chat_saturated", Name::Forwarder, 1.25),
@@ -28,6 +28,7 @@ const RATIOS: [(&str, Name, f64); 14] = [
     ("streams_slow_512", Name::Forwarder, 1.10),
     ("streams_fast", Name::Nginx, 1.00),
     ("streams_fast", Name::Forwarder, 1.15),
+    ("https_saturated", Name::Nginx, 0.70),
 ];
 
 /// What Liutong's CPU at a work may be at most, over that of another.

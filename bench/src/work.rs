@@ -11,6 +11,8 @@ use load_tests::client::load::{Amount, Pace, Plan, Template};
 use load_tests::upstream::{Script, Upstream};
 pub(crate) use pure::texts::request;
 
+use crate::tls::Tls;
+
 /// The model name that clients send.
 pub(crate) const ALIAS: &str = "fast";
 /// Bytes of a request's body.
@@ -71,6 +73,8 @@ pub(crate) struct Work {
     pub(crate) adds_latency: bool,
     /// Whether it is also measured with the control plane running.
     pub(crate) shipping: bool,
+    /// Whether clients speak TLS, and how often they shake hands.
+    pub(crate) tls: Tls,
     /// What is sent.
     pub(crate) kind: Kind,
     /// Bytes of a request's body.
@@ -86,12 +90,13 @@ const CHAT: Work = Work {
     half_load: false,
     adds_latency: false,
     shipping: true,
+    tls: Tls::Off,
     kind: Kind::Whole,
     request_bytes: REQUEST_BYTES,
 };
 
 /// All works.
-pub(crate) const WORKS: [Work; 6] = [
+pub(crate) const WORKS: [Work; 7] = [
     CHAT,
     Work {
         name: "chat_saturated_512",
@@ -138,6 +143,14 @@ pub(crate) const WORKS: [Work; 6] = [
         adds_latency: true,
         shipping: false,
         kind: Kind::Slow { events: 50, interval_ms: 10 },
+        ..CHAT
+    },
+    Work {
+        name: "https_saturated",
+        title: "https, TLS 1.3: non-streamed chat, 64 connections, the proxy's core saturated",
+        short: "chat over https, saturated",
+        shipping: false,
+        tls: Tls::Kept,
         ..CHAT
     },
 ];
@@ -191,7 +204,7 @@ impl Work {
     /// What the load generator does for `time`; `half` is the rate of half load.
     pub(crate) fn plan(&self, address: SocketAddr, keys: &[String], time: Duration, half: f64) -> Plan {
         let body = self.body();
-        let template = |key: &String| Template { label: String::new(), request: request(key, &body) };
+        let template = |key: &String| Template { label: String::new(), request: self.request(key, &body) };
         let templates = keys.iter().map(template).collect();
         let mut plan = Plan::new(address, self.connections, Amount::For(time), templates);
         plan.count_usage = false;
@@ -204,6 +217,15 @@ impl Work {
             plan.ramp = Duration::from_millis(10 * interval_ms);
         }
         plan
+    }
+
+    fn request(&self, key: &str, body: &str) -> Vec<u8> {
+        let request = request(key, body);
+        if !self.tls.is_once() {
+            return request;
+        }
+        let text = String::from_utf8_lossy(&request);
+        text.replacen("connection: keep-alive\r\n", "connection: close\r\n", 1).into_bytes()
     }
 
     fn body(&self) -> String {
@@ -239,6 +261,17 @@ mod tests {
             assert_eq!(value["model"], ALIAS);
             assert!(body.ends_with(r#""model":"fast"}"#));
             assert_eq!(value["stream"].as_bool().unwrap_or(false), work.kind != Kind::Whole);
+        }
+    }
+
+    #[test]
+    fn only_who_connects_for_each_exchange_asks_to_close() {
+        for (tls, closes) in [(Tls::Off, false), (Tls::Kept, false), (Tls::Full, true), (Tls::Resumed, true)]
+        {
+            let request = Work { tls, ..CHAT }.request("key", "{}");
+            let head = String::from_utf8(request).unwrap();
+            assert_eq!(head.contains("\r\nconnection: close\r\n"), closes, "{tls:?}");
+            assert_eq!(head.matches("connection: ").count(), 1);
         }
     }
 

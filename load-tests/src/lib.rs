@@ -14,5 +14,7 @@ pub mod harness;
 pub mod message;
 /// Rings of the upstream and of the load generator.
 mod ring;
+/// A certificate, and clients that trust it.
+pub mod tls;
 /// An OpenAI-shaped upstream whose every answer, pause and fault a test can script.
 pub mod upstream;

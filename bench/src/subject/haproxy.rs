@@ -16,7 +16,15 @@ pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Subject> {
     let file = dir.path().join("keys");
     std::fs::write(&file, list)?;
     let config = dir.path().join("haproxy.cfg");
-    std::fs::write(&config, configuration(&file, address, setting))?;
+    let tls = match setting.tls {
+        // It finds the key beside the certificate.
+        Some(certified) => {
+            let files = certified.write(dir.path())?;
+            format!(" ssl crt {} ssl-min-ver TLSv1.3", files.certificate.display())
+        }
+        None => String::new(),
+    };
+    std::fs::write(&config, configuration(&file, address, &tls, setting))?;
     let about = format!("{}, ACL file of {} keys, key swapped", version(&program, "-v")?, known.len());
     let mut command = Command::new(program);
     command.arg("-db").arg("-f").arg(&config);
@@ -29,7 +37,7 @@ pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Subject> {
     ))
 }
 
-fn configuration(keys: &Path, address: SocketAddr, setting: &Setting<'_>) -> String {
+fn configuration(keys: &Path, address: SocketAddr, tls: &str, setting: &Setting<'_>) -> String {
     let Setting { upstream, connections, workers, .. } = setting;
     let keys = keys.display();
     format!(
@@ -44,7 +52,7 @@ defaults
   option http-no-delay
   http-reuse always
 frontend clients
-  bind {address} backlog 4096
+  bind {address} backlog 4096{tls}
   acl known req.hdr(authorization) -m str -f {keys}
   http-request deny deny_status 401 unless known
   http-request set-header authorization \"Bearer {UPSTREAM_SECRET}\"

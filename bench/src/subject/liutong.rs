@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::Context;
 use dataplane::tables::disk::TableStore;
 use load_tests::harness::{System, binary, descendants};
+use load_tests::tls::CertifiedFiles;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use wire::frame::Frame;
@@ -47,7 +48,7 @@ pub(super) fn whole(system: System) -> anyhow::Result<Subject> {
         format!("{version}, everything on: key check, rewrite, metering, spool, control plane, ClickHouse");
     let address = system.address();
     let holds = Holds::System(Box::new(system));
-    Ok(Subject { name: Name::Liutong, about, address, pids: vec![dataplane], holds })
+    Ok(Subject { name: Name::Liutong, about, address, pids: vec![dataplane], tls: None, holds })
 }
 
 /// What differs from the data plane as it is shipped.
@@ -79,7 +80,13 @@ pub(super) fn on_snapshot(
     write_snapshot(&dir.path().join("data/tables"), setting)
         .with_context(|| format!("snapshot in {}", dir.path().display()))?;
     let config = dir.path().join("dataplane.toml");
-    std::fs::write(&config, configuration(variant, dir.path(), memory.path(), address, setting))?;
+    let mut text = configuration(variant, dir.path(), memory.path(), address, setting);
+    if let Some(certified) = setting.tls {
+        let CertifiedFiles { certificate, key } = certified.write(dir.path())?;
+        let (certificate, key) = (certificate.display(), key.display());
+        text += &format!("[http.tls]\ncertificate_file = '{certificate}'\nkey_file = '{key}'\n");
+    }
+    std::fs::write(&config, text)?;
     let about = format!(
         "{}, key check ({} keys), rewrite, metering, spool; no control plane",
         version(&program, "--version")?,

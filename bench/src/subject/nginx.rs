@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use load_tests::tls::CertifiedFiles;
+
 use super::{Name, Setting, Subject, UPSTREAM_SECRET, directory, free_address, installed, version};
 use crate::process::Running;
 
@@ -19,14 +21,20 @@ pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Subject> {
     }
     std::fs::write(dir.path().join("keys.map"), map)?;
     let config = dir.path().join("nginx.conf");
-    std::fs::write(&config, configuration(dir.path(), address, setting))?;
+    let tls = setting.tls.map(|certified| certified.write(dir.path())).transpose()?;
+    std::fs::write(&config, configuration(dir.path(), address, tls.as_ref(), setting))?;
     let about = format!("{}, map of {} keys, key swapped", version(&program, "-v")?, known.len());
     let mut command = Command::new(program);
     command.arg("-p").arg(dir.path()).arg("-c").arg(&config).arg("-e").arg(dir.path().join("error.log"));
     Ok(Subject::process(Name::Nginx, about, address, Running::start_on(command, setting.cores())?, vec![dir]))
 }
 
-fn configuration(dir: &Path, address: SocketAddr, setting: &Setting<'_>) -> String {
+fn configuration(
+    dir: &Path,
+    address: SocketAddr,
+    tls: Option<&CertifiedFiles>,
+    setting: &Setting<'_>,
+) -> String {
     let Setting { upstream, workers, .. } = setting;
     // Those to the upstream count too, and when less than a sixteenth is left it closes those that wait.
     let connections = 2 * setting.connections + setting.connections / 4;
@@ -38,6 +46,7 @@ fn configuration(dir: &Path, address: SocketAddr, setting: &Setting<'_>) -> Stri
     let buffering = if setting.large_bodies { "off" } else { "on" };
     // With more workers than one each needs its own listener, or one of them takes what it can.
     let share = if *workers > 1 { " reuseport" } else { "" };
+    let (ssl, certificate) = tls.map_or(("", String::new()), |files| (" ssl", lines(files)));
     let dir = dir.display();
     format!(
         "daemon off;
@@ -63,8 +72,8 @@ http {{
     keepalive_requests 1000000000;
   }}
   server {{
-    listen {address} backlog=4096{share};
-    location / {{
+    listen {address} backlog=4096{share}{ssl};
+{certificate}    location / {{
       if ($known = 0) {{ return 401; }}
       proxy_pass http://models;
       proxy_http_version 1.1;
@@ -76,5 +85,19 @@ http {{
   }}
 }}
 "
+    )
+}
+
+/// Sessions are resumed by tickets alone, as Liutong has it.
+fn lines(files: &CertifiedFiles) -> String {
+    format!(
+        "    ssl_certificate {};
+    ssl_certificate_key {};
+    ssl_protocols TLSv1.3;
+    ssl_session_tickets on;
+    ssl_session_cache off;
+",
+        files.certificate.display(),
+        files.key.display()
     )
 }

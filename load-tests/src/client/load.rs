@@ -15,6 +15,7 @@ use std::time::Duration;
 use connection::Connection;
 use phase::Phase;
 pub use report::{LabelTotals, Report, Usage, last_usage};
+use rustls::ClientConfig;
 
 use crate::clock::Pacer;
 
@@ -22,6 +23,7 @@ mod connection;
 mod phase;
 mod report;
 mod stamps;
+mod transport;
 
 /// How long a ring gets to close its connections.
 const CLOSING: Duration = Duration::from_millis(1);
@@ -58,6 +60,8 @@ pub struct Template {
 pub struct Plan {
     /// Whom to ask.
     pub address: SocketAddr,
+    /// How to speak TLS to it; without, plain.
+    pub tls: Option<Arc<ClientConfig>>,
     /// Connections, in all threads together.
     pub connections: usize,
     /// Threads, each with a ring.
@@ -83,6 +87,7 @@ impl Plan {
     pub fn new(address: SocketAddr, connections: usize, amount: Amount, templates: Vec<Template>) -> Self {
         Self {
             address,
+            tls: None,
             connections,
             threads: 1,
             warm_up: Duration::ZERO,

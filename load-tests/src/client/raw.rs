@@ -6,12 +6,15 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::{ClientConfig, ClientConnection};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::message::{self, Framing, ResponseDecoder};
+use crate::tls::SERVER_NAME;
 
 /// How long a read may take before the test is told that nothing came.
 pub const READ_LIMIT: Duration = Duration::from_secs(20);
@@ -20,6 +23,7 @@ pub const READ_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     /// Read, but of the response after the present one.
     rest: Vec<u8>,
 }
@@ -54,6 +58,17 @@ impl Connection {
         Self::on(TcpStream::connect_timeout(&address, READ_LIMIT)?)
     }
 
+    /// Connects, and speaks TLS if it is told how; the handshake is done by the first send.
+    pub fn open_with(address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> io::Result<Self> {
+        let mut connection = Self::open(address)?;
+        if let Some(config) = tls {
+            let name = SERVER_NAME.try_into().map_err(io::Error::other)?;
+            let tls = ClientConnection::new(config, name).map_err(io::Error::other)?;
+            connection.tls = Some(Box::new(tls));
+        }
+        Ok(connection)
+    }
+
     /// Connects from an address of this machine; all of 127.0.0.0/8 is.
     pub fn open_from(local: IpAddr, address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -66,7 +81,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(READ_LIMIT))?;
         stream.set_write_timeout(Some(READ_LIMIT))?;
-        Ok(Self { stream, rest: Vec::new() })
+        Ok(Self { stream, tls: None, rest: Vec::new() })
     }
 
     /// The socket, for shutdowns and options.
@@ -76,7 +91,17 @@ impl Connection {
 
     /// Sends these bytes and no others.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+        match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).write_all(bytes),
+        }
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read(buffer),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(buffer),
+        }
     }
 
     /// Sends a request and reads its response to the end.
@@ -99,7 +124,7 @@ impl Connection {
         let mut buffer = vec![0; 64 * 1024];
         while response.end == End::Open && !enough(response) {
             let read = if self.rest.is_empty() {
-                match self.stream.read(&mut buffer) {
+                match self.receive(&mut buffer) {
                     Ok(0) => {
                         response.end = End::Closed;
                         break;
@@ -126,7 +151,7 @@ impl Connection {
         if !self.rest.is_empty() {
             return Ok(false);
         }
-        match self.stream.read(&mut [0; 1]) {
+        match self.receive(&mut [0; 1]) {
             Ok(count) => Ok(count == 0),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(true),
             Err(error) => Err(error),

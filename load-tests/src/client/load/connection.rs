@@ -4,11 +4,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-use monoio::net::TcpStream;
-
 use super::phase::{Phase, Prepared};
 use super::stamps::Stamps;
+use super::transport::Transport;
 use crate::message::{self, Framing, ResponseDecoder};
 
 const READ_BYTES: usize = 16 * 1024;
@@ -19,7 +17,7 @@ pub(super) struct Connection {
     pub(super) number: usize,
     /// The last response.
     pub(super) decoder: ResponseDecoder,
-    stream: Option<TcpStream>,
+    stream: Option<Transport>,
     buffer: Vec<u8>,
 }
 
@@ -47,10 +45,10 @@ impl Connection {
     ) -> io::Result<Seen> {
         let mut stream = match self.stream.take() {
             Some(open) => open,
-            None => connect(phase).await?,
+            None => Transport::connect(phase).await?,
         };
         let due = due.unwrap_or_else(Instant::now);
-        stream.write_all(Rc::clone(&template.request)).await.0?;
+        stream.write_all(Rc::clone(&template.request)).await?;
         let (mut first_byte, mut closed) = (None, false);
         let mut stamps = Stamps::default();
         self.decoder.clear();
@@ -79,11 +77,4 @@ impl Connection {
         self.stream = (!closed && !says_close).then_some(stream);
         Ok(Seen { due, first_byte: first_byte.unwrap_or(last_byte), last_byte })
     }
-}
-
-async fn connect(phase: &Phase) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(phase.plan.address).await?;
-    stream.set_nodelay(true)?;
-    phase.connected();
-    Ok(stream)
 }

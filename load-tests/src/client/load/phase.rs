@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dataplane::net::BufferPool;
+use dataplane::tls::CIPHER_BYTES;
+
 use super::connection::{Connection, Seen};
 use super::report::{LATENCY_NS_MAX, LabelTotals};
 use super::{Amount, Pace, Plan, Report};
@@ -13,6 +16,8 @@ use crate::clock::{Pacer, monotonic_ns};
 
 /// A pause after a failure: a peer that refuses must not be hammered.
 const AFTER_FAILURE: Duration = Duration::from_millis(5);
+/// How many buffers for ciphertext are kept: no connection holds one while it waits.
+const CIPHERTEXT_KEPT: usize = 16;
 
 /// A request, ready to be written again and again without a copy.
 pub(super) struct Prepared {
@@ -24,6 +29,8 @@ pub(super) struct Prepared {
 pub(super) struct Phase {
     pub(super) plan: Plan,
     templates: Vec<Prepared>,
+    /// Buffers that TLS connections share.
+    pub(super) ciphertext: Rc<BufferPool>,
     pacer: Rc<Pacer>,
     started: Instant,
     amount: Amount,
@@ -77,6 +84,7 @@ impl Phase {
         Rc::new(Self {
             templates: prepared.collect(),
             plan: Plan { templates: Vec::new(), ..plan.clone() },
+            ciphertext: Rc::new(BufferPool::new(CIPHER_BYTES, CIPHERTEXT_KEPT)),
             pacer: Rc::clone(pacer),
             started: Instant::now(),
             amount,
@@ -161,9 +169,11 @@ impl Phase {
         usize::try_from(number).unwrap_or(usize::MAX) % self.templates.len()
     }
 
-    /// Notes a new connection.
-    pub(super) fn connected(&self) {
-        self.report.borrow_mut().connects += 1;
+    /// Notes a new connection, and whether it resumed a TLS session.
+    pub(super) fn connected(&self, resumed: bool) {
+        let mut report = self.report.borrow_mut();
+        report.connects += 1;
+        report.resumed += u64::from(resumed);
     }
 
     /// Notes an event that was sent at that time.

@@ -41,6 +41,8 @@ pub struct Report {
     pub first_failure: Option<String>,
     /// Connections made.
     pub connects: u64,
+    /// Those of them that resumed a TLS session.
+    pub resumed: u64,
     /// Bytes of bodies.
     pub body_bytes: u64,
     /// Counts by label.
@@ -62,6 +64,7 @@ impl Report {
             failures: 0,
             first_failure: None,
             connects: 0,
+            resumed: 0,
             body_bytes: 0,
             labels: BTreeMap::new(),
             latency: histogram(),
@@ -99,6 +102,7 @@ impl Report {
         self.elapsed = self.elapsed.max(other.elapsed);
         self.take_failures(&other);
         self.connects += other.connects;
+        self.resumed += other.resumed;
         self.body_bytes += other.body_bytes;
         for (status, count) in other.statuses {
             *self.statuses.entry(status).or_default() += count;
