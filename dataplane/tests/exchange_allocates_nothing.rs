@@ -3,6 +3,7 @@
 
 // A global allocator can only be written with unsafe code; this one passes every call on.
 #![allow(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "all of it is a test, which ends at what it does not expect")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,6 +15,7 @@ use std::time::Instant;
 use dataplane::config::Config;
 use dataplane::{server, watch};
 
+#[cfg(test)]
 #[allow(dead_code, reason = "the tests of the process use the rest")]
 #[path = "serve/plane.rs"]
 mod plane;
