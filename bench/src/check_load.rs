@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use load_tests::client::load;
+use load_tests::message;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
@@ -62,16 +63,32 @@ pub(crate) fn measure(rounds: u16, time: Duration) -> anyhow::Result<Checked> {
     Ok(Checked { wrk_version: version(&wrk, "--version")?, connections: work.connections, ours, wrks })
 }
 
-/// wrk sends what a script gives it: here, the bytes of our request.
+/// Tells wrk the headers and the body of our request, which it then puts together once: a script with a
+/// function of its own would be called for each request, and measured.
 fn script(request: &[u8]) -> anyhow::Result<NamedTempFile> {
-    let bytes: Vec<String> = request.iter().map(|byte| format!("\\{byte:03}")).collect();
+    let end = message::head_end(request).context("a request has a head")?;
     let mut file = tempfile::Builder::new().suffix(".lua").tempfile()?;
-    writeln!(file, "local bytes = \"{}\"\nrequest = function() return bytes end", bytes.concat())?;
+    writeln!(file, "wrk.method = 'POST'\nwrk.body = {}", quoted(&request[end..]))?;
+    for (name, value) in message::headers(&request[..end]) {
+        // It adds these itself.
+        if name != b"host" && name != b"content-length" && !name.is_empty() {
+            writeln!(file, "wrk.headers[{}] = {}", quoted(name), quoted(value))?;
+        }
+    }
     Ok(file)
 }
 
+/// Bytes as a string of Lua's.
+fn quoted(bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("\\{byte:03}")).collect();
+    format!("\"{digits}\"")
+}
+
 fn run_wrk(mut command: Command, address: SocketAddr) -> anyhow::Result<Figures> {
-    let output = command.arg(format!("http://{address}")).output().context("wrk can't be started")?;
+    let output = command
+        .arg(format!("http://{address}/v1/chat/completions"))
+        .output()
+        .context("wrk can't be started")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "wrk: {}", String::from_utf8_lossy(&output.stderr));
     ensure!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "wrk met errors:\n{text}");
@@ -95,17 +112,20 @@ fn microseconds(text: &str) -> Option<f64> {
 impl Checked {
     /// Both side by side.
     pub(crate) fn table(&self) -> String {
-        let mut text = String::from("| | exchanges/s | p50 µs | p99 µs |\n|---|---|---|---|\n");
+        let mut text = String::from(
+            "| | exchanges/s | p50 µs | p99 µs | connections / rate, µs |\n|---|---|---|---|---|\n",
+        );
         let wrk = format!("wrk {}", self.wrk_version);
         for (name, all) in [("load generator", &self.ours), (wrk.as_str(), &self.wrks)] {
             let median = |figure: fn(&Figures) -> f64| Estimate::of(all.iter().map(figure).collect()).median;
             let _ = writeln!(
                 text,
-                "| {name}, {} connections | {:.0} | {:.0} | {:.0} |",
+                "| {name}, {} connections | {:.0} | {:.0} | {:.0} | {:.0} |",
                 self.connections,
                 median(|f| f.rate),
                 median(|f| f.p50_us),
-                median(|f| f.p99_us)
+                median(|f| f.p99_us),
+                self.connections as f64 * 1e6 / median(|f| f.rate)
             );
         }
         text
@@ -130,11 +150,22 @@ mod tests {
     }
 
     #[test]
+    fn wrk_is_told_the_whole_request() {
+        let request = crate::work::request("k", "{}");
+        let script = std::fs::read_to_string(script(&request).unwrap().path()).unwrap();
+        assert!(script.contains(&format!("wrk.body = {}\n", quoted(b"{}"))));
+        let authorization = format!("wrk.headers[{}] = {}\n", quoted(b"authorization"), quoted(b"Bearer k"));
+        assert!(script.contains(&authorization), "{script}");
+        // All but host and content-length.
+        assert_eq!(script.matches("wrk.headers[").count(), 14);
+    }
+
+    #[test]
     fn both_stand_in_the_table() {
         let figures = |rate| Figures { rate, p50_us: 10.0, p99_us: 20.0 };
-        let (ours, wrks) = (vec![figures(3.0), figures(1.0), figures(2.0)], vec![figures(5.0)]);
+        let (ours, wrks) = (vec![figures(3e6), figures(1e6), figures(2e6)], vec![figures(5e6)]);
         let table = Checked { wrk_version: "4.1.0".to_owned(), connections: 64, ours, wrks }.table();
-        assert!(table.contains("| load generator, 64 connections | 2 | 10 | 20 |"), "{table}");
-        assert!(table.contains("| wrk 4.1.0, 64 connections | 5 | 10 | 20 |"), "{table}");
+        assert!(table.contains("| load generator, 64 connections | 2000000 | 10 | 20 | 32 |"), "{table}");
+        assert!(table.contains("| wrk 4.1.0, 64 connections | 5000000 | 10 | 20 | 13 |"), "{table}");
     }
 }
