@@ -21,7 +21,7 @@ use crate::subject::{Setting, Subject};
 use crate::work::{Kind, Placement, Work};
 
 /// Files that a process has open besides its streams.
-const OTHER_FILES: u64 = 200;
+const OTHER_FILES: u64 = 2000;
 /// Connections beside the streams: those that see whether a proxy answers.
 const PROBES: usize = 16;
 /// Between the events of a stream.
