@@ -26,16 +26,28 @@ pub const fn without(_: Feature) -> bool {
 }
 
 #[cfg(feature = "prices")]
-pub use self::priced::without;
+pub use self::priced::{allow, without};
 
 #[cfg(feature = "prices")]
 mod priced {
     use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::Feature;
 
+    /// Only the program for the bench sets it: others leave nothing out, even where built with `prices`.
+    static ALLOWED: AtomicBool = AtomicBool::new(false);
+
+    /// Lets this process leave features out; before it serves.
+    pub fn allow() {
+        ALLOWED.store(true, Ordering::Relaxed);
+    }
+
     /// A bit for each feature.
     static LEFT_OUT: LazyLock<u8> = LazyLock::new(|| {
+        if !ALLOWED.load(Ordering::Relaxed) {
+            return 0;
+        }
         let names = std::env::var("LIUTONG_WITHOUT").unwrap_or_default();
         let names = names.split(',').filter(|name| !name.is_empty());
         names.map(feature).fold(0, |bits, feature| bits | 1 << feature as u8)

@@ -2,5 +2,6 @@
 
 fn main() -> std::process::ExitCode {
     eprintln!("liutong-dataplane-priced: for the bench only; it does not do all that the data plane does");
+    dataplane::prices::allow();
     dataplane::program::run()
 }
