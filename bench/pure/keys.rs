@@ -61,7 +61,7 @@ fn form() -> Ready {
 fn again() -> Ready {
     let (tables, cache, bytes) = (tables(true), AuthCache::default(), request_head());
     let head = RequestHead::parse(&bytes).expect("the head is a good one");
-    let mut admitted = auth::admit(&head, &bytes, 1, &tables, &cache).expect("the key is a good one");
+    let mut admitted = auth::admit(&head, &bytes, None, 1, &tables, &cache).expect("the key is a good one");
     // As if the tables had changed since: each time another revision.
     let mut revision = 1;
     Ready::new(KEY_BYTES, move || {
@@ -73,7 +73,7 @@ fn again() -> Ready {
 fn admit(look_up: LookUp) -> Ready {
     let (tables, cache, bytes) = (tables(look_up != LookUp::Unknown), AuthCache::default(), request_head());
     let head = RequestHead::parse(&bytes).expect("the head is a good one");
-    let admitted = auth::admit(&head, &bytes, 1, &tables, &cache);
+    let admitted = auth::admit(&head, &bytes, None, 1, &tables, &cache);
     match look_up {
         LookUp::Unknown => assert!(matches!(admitted, Err(RequestError::BadKey))),
         _ => assert!(admitted.is_ok_and(|admitted| admitted.caller.attribution == AttributionId(7))),
@@ -82,7 +82,7 @@ fn admit(look_up: LookUp) -> Ready {
         if look_up == LookUp::Miss {
             cache.clear();
         }
-        black_box(auth::admit(black_box(&head), black_box(&bytes), 1, &tables, &cache).is_ok());
+        black_box(auth::admit(black_box(&head), black_box(&bytes), None, 1, &tables, &cache).is_ok());
     })
 }
 

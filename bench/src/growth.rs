@@ -17,6 +17,10 @@ use crate::subject::Name;
 mod points;
 /// Slow streams, which are measured while they are open.
 mod streams;
+/// An upstream in a process of its own.
+mod upstream;
+
+pub(crate) use upstream::serve as upstream;
 
 /// How long and how often each point is measured.
 #[derive(Debug, Clone, Copy)]

@@ -38,6 +38,8 @@ mod tls;
 mod handshakes;
 /// Memory of each proxy.
 mod memory;
+/// What storing usage costs.
+mod ingest;
 /// How cost grows.
 mod growth;
 /// The load generator beside wrk.
@@ -112,6 +114,8 @@ enum Role {
     },
     /// Checks the load generator against wrk.
     CheckLoad,
+    /// Measures what storing usage costs.
+    Ingest,
     /// Is the byte forwarder.
     #[command(hide = true)]
     Forward {
@@ -119,6 +123,12 @@ enum Role {
         listen: SocketAddr,
         #[arg(long)]
         to: SocketAddr,
+    },
+    /// Is the upstream.
+    #[command(hide = true)]
+    Upstream {
+        #[arg(long)]
+        listen: SocketAddr,
     },
     /// Counts instructions under callgrind, which do not depend on how busy the machine is.
     Instructions(instructions::Arguments),
@@ -174,10 +184,14 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     match arguments.role {
         Some(Role::Forward { listen, to }) => return subject::forward(listen, to),
+        Some(Role::Upstream { listen }) => return growth::upstream(listen),
         Some(Role::Instructions(arguments)) => return instructions::run(&arguments),
         _ => {}
     }
     ensure!(process::has_two_cores(), "needs cores 0 and 1: the proxy has one of them to itself");
+    if matches!(arguments.role, Some(Role::Ingest)) {
+        return ingest::run(arguments.rounds(), arguments.quick);
+    }
     let files = process::raise_file_limit(FILES);
     ensure!(files >= FILES_MIN, "{files} open files are too few: ulimit -n {FILES}");
     match &arguments.role {
@@ -186,7 +200,7 @@ fn main() -> anyhow::Result<()> {
         Some(Role::Handshakes) => publish::handshakes(&arguments, &arguments.handshakes()?),
         Some(Role::Growth { charts }) => publish::growth(&arguments, &arguments.growth(charts, files)?),
         Some(Role::CheckLoad) => publish::checked_load(&arguments, &arguments.checked_load()?),
-        Some(Role::Forward { .. } | Role::Instructions(_)) => Ok(()),
+        Some(Role::Forward { .. } | Role::Upstream { .. } | Role::Instructions(_) | Role::Ingest) => Ok(()),
         None => main_run(&arguments),
     }
 }

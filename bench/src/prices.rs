@@ -38,7 +38,8 @@ const VERSIONS: [(&str, Variant); 7] = [
     ),
 ];
 
-const fn leaving_out(without: &'static [&'static str]) -> Variant {
+/// The data plane that can leave features out, leaving out these.
+pub(crate) const fn leaving_out(without: &'static [&'static str]) -> Variant {
     Variant { program: Some(PROGRAM), without, sync: None }
 }
 

@@ -159,8 +159,12 @@ impl Subject {
     }
 
     /// Starts Liutong's data plane on a snapshot, with `launcher` before its command line.
-    pub(crate) fn dataplane_under(launcher: &[OsString], setting: &Setting<'_>) -> anyhow::Result<Self> {
-        liutong::on_snapshot(&Variant::default(), launcher, setting)?.ready(setting.keys, true)
+    pub(crate) fn dataplane_under(
+        variant: &Variant,
+        launcher: &[OsString],
+        setting: &Setting<'_>,
+    ) -> anyhow::Result<Self> {
+        liutong::on_snapshot(variant, launcher, setting)?.ready(setting.keys, variant.checks_keys())
     }
 
     /// Takes a whole system that runs before `upstream` for the subject `liutong`.
@@ -244,7 +248,7 @@ impl Subject {
 }
 
 /// An address of this machine that nobody listens on.
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

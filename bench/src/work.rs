@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use load_tests::client::Report;
-use load_tests::client::load::{Amount, Pace, Plan, Template};
+use load_tests::client::load::{Amount, Order, Pace, Plan, Template};
 use load_tests::upstream::{Script, Upstream};
 pub(crate) use pure::texts::request;
 
@@ -77,6 +77,8 @@ pub(crate) struct Work {
     pub(crate) tls: Tls,
     /// What is sent.
     pub(crate) kind: Kind,
+    /// Whether a connection is one client, with one key and one head, or carries all clients' requests.
+    pub(crate) order: Order,
     /// Bytes of a request's body.
     pub(crate) request_bytes: usize,
 }
@@ -92,11 +94,12 @@ const CHAT: Work = Work {
     shipping: true,
     tls: Tls::Off,
     kind: Kind::Whole,
+    order: Order::OneEach,
     request_bytes: REQUEST_BYTES,
 };
 
 /// All works.
-pub(crate) const WORKS: [Work; 7] = [
+pub(crate) const WORKS: [Work; 8] = [
     CHAT,
     Work {
         name: "chat_saturated_512",
@@ -113,6 +116,14 @@ pub(crate) const WORKS: [Work; 7] = [
         placement: Placement::WithLoad,
         half_load: true,
         adds_latency: true,
+        ..CHAT
+    },
+    Work {
+        name: "chat_mixed",
+        title: "The same, 64 connections, saturated, each with the requests of all clients, as behind a balancer",
+        short: "chat, saturated, 64 connections that mix clients",
+        order: Order::InTurn,
+        shipping: false,
         ..CHAT
     },
     Work {
@@ -196,9 +207,13 @@ impl Work {
     /// Tells the upstream how to answer this work's requests.
     pub(crate) fn set_up(&self, upstream: &Upstream) {
         upstream.clear_scripts();
-        if let Kind::Slow { interval_ms, .. } = self.kind {
-            upstream.script(Script { event_delay_ms: interval_ms, stamp: true, ..Script::default() });
-        }
+        self.script().into_iter().for_each(|script| upstream.script(script));
+    }
+
+    /// How the upstream answers, where not as it would anyway.
+    pub(crate) fn script(&self) -> Option<Script> {
+        let Kind::Slow { interval_ms, .. } = self.kind else { return None };
+        Some(Script { event_delay_ms: interval_ms, stamp: true, ..Script::default() })
     }
 
     /// What the load generator does for `time`; `half` is the rate of half load.
@@ -207,6 +222,7 @@ impl Work {
         let template = |key: &String| Template { label: String::new(), request: self.request(key, &body) };
         let templates = keys.iter().map(template).collect();
         let mut plan = Plan::new(address, self.connections, Amount::For(time), templates);
+        plan.order = self.order;
         plan.count_usage = false;
         plan.warm_up = WARM_UP;
         if self.half_load {

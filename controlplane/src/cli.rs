@@ -1,7 +1,8 @@
 //! `liutong`, the administrators' command: the registry, keys, models, usage, spools, and a first try.
 //!
-//! All of it but `spool` and `quickstart` speaks to the control plane's admin API and to nothing else, so
-//! that it runs on any machine that reaches the admin address. Data goes to stdout, messages go to stderr.
+//! What is about the registry and usage, backups aside, speaks to the control plane's admin API and to
+//! nothing else, so that it runs on any machine that reaches the admin address. Data goes to stdout, messages
+//! go to stderr.
 //!
 //! Invariants:
 //!
@@ -9,15 +10,27 @@
 //!   * the exit status says what kind of failure it was: see `CliError::exit_status`
 
 mod admin;
+mod administrator;
 mod args;
+mod audit;
+mod backup;
+mod doctor;
 mod error;
+/// Manual pages and completions.
+mod help;
 mod key;
 mod model;
 mod node;
 mod output;
+mod privacy;
+mod profile;
+mod progress;
 mod registry;
 mod spool;
+mod support;
+mod update;
 mod usage;
+mod verify;
 mod when;
 
 use std::process::ExitCode;
@@ -29,7 +42,7 @@ pub(crate) use args::DialectName;
 pub(crate) use error::CliError;
 pub(crate) use output::Format;
 
-use args::{Cli, Command};
+use args::{Cli, Command, KeyCommand, ProfileCommand, UsageArgs, UsageCommand};
 use output::Output;
 
 use crate::clickhouse::engine;
@@ -42,6 +55,11 @@ pub fn main() -> ExitCode {
     if let Command::ClickhouseEngine(args) = &cli.command {
         // It wants the main thread, and no other thread beside it.
         return engine::serve(args);
+    }
+    // Before the first secret is read. Its children are kept from core dumps by it too.
+    if let Err(error) = secret::keep_memory_inside() {
+        eprintln!("liutong: keeping memory out of core dumps: {error}");
+        return ExitCode::FAILURE;
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,17 +81,34 @@ fn run(cli: Cli) -> Result<(), CliError> {
 async fn dispatch(cli: Cli) -> Result<(), CliError> {
     let format = cli.output.unwrap_or(Format::Table);
     let out = Output::new(format);
-    let admin = || Admin::from_environment(&cli.admin_url);
+    let given = profile::Given { profile: cli.profile.as_deref(), admin_url: cli.admin_url.as_deref() };
+    let admin = || Admin::at(given.place(|name| std::env::var(name).ok())?, cli.dry_run);
     match cli.command {
         Command::Organization(command) => registry::organization(&admin()?, &out, command).await,
         Command::Team(command) => registry::team(&admin()?, &out, command).await,
         Command::Application(command) => registry::application(&admin()?, &out, command).await,
+        Command::Key(KeyCommand::Scan(options)) => key::scan::run(&out, &options),
         Command::Key(command) => key::run(&admin()?, &out, command).await,
         Command::Model(command) => model::run(&admin()?, &out, command).await,
+        Command::Administrator(command) => administrator::run(&admin()?, &out, command).await,
+        Command::Audit(command) => audit::run(&admin()?, &out, command).await,
+        Command::Openapi => help::openapi(&admin()?).await,
+        Command::Usage(UsageArgs { command: Some(UsageCommand::Verify), .. }) => {
+            verify::run(&admin()?, &out).await
+        }
         Command::Usage(usage) => usage::report(&admin()?, &out, &usage).await,
         Command::Request(command) => usage::request(&admin()?, &out, command).await,
         Command::Node(command) => node::run(&admin()?, &out, command).await,
         Command::Spool(command) => spool::run(&out, command),
+        Command::Hold(command) => privacy::hold(&admin()?, &out, command).await,
+        Command::Privacy(command) => privacy::privacy(&admin()?, &out, command).await,
+        Command::Backup(options) => backup::run(&out, options).await,
+        Command::Restore(options) => backup::restore(&out, options).await,
+        Command::Doctor(options) => doctor::run(&out, &options, admin()).await,
+        Command::Support(command) => support::run(&out, command, admin).await,
+        Command::Profile(ProfileCommand::List) => profile::list(&out),
+        Command::Completions { shell } => help::completions(shell),
+        Command::Man { directory } => help::manual(&directory),
         Command::Quickstart(options) => crate::quickstart::run(options, format).await.map_err(CliError::from),
         // Was served before there was a runtime.
         Command::ClickhouseEngine(_) => Ok(()),

@@ -13,13 +13,27 @@ pub use self::client::{ClickHouseError, Client};
 pub mod client;
 /// The embedded ClickHouse: fetched once, run as a child process that lives as long as its stdin.
 pub mod engine;
+/// Usage of what is erased.
+pub mod erasure;
+/// Everything about one id.
+pub mod export;
 /// Batches of usage events: one batch, one insert, one token.
 pub mod insert;
+/// Which batches are stored, and which numbers they had.
+pub mod ledger;
 /// Numbered SQL files, each applied once.
 pub mod migrate;
 /// What ids are called.
 pub mod names;
+/// How long usage is kept.
+pub mod retention;
 /// Hours and days derived from raw.
 pub mod rollup;
+/// What the table of events must look like.
+pub mod schema;
+/// Whole tables out of it and into it, for backups.
+pub mod transfer;
 /// Sums for reports, and single events.
 pub mod usage_query;
+/// Which numbers and batches there are.
+pub mod verify;

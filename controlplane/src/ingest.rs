@@ -2,18 +2,25 @@
 //! token.
 //!
 //! A batch is stored whole or not at all, and is acknowledged only once ClickHouse has it on disk. While
-//! ClickHouse or the registry is away it is tried again, for as long as the data plane waits. An event that
-//! can never be stored (it carries a number that this registry never gave) is refused by its index, so that
-//! the data plane sets it aside; the rest of its batch is stored.
+//! ClickHouse or the registry is away it is tried again, for as long as the data plane waits; whatever
+//! ClickHouse answers (too many parts, no memory, read-only, nothing at all) only delays. An event that can
+//! never be stored (it carries a number that this registry never gave, or ClickHouse refuses its values) is
+//! refused by its index, so that the data plane sets it aside; the rest of its batch is stored.
 //!
 //! Invariants:
 //!
 //!   * one batch = one insert = one token, `spool_id:batch_seq`; only a refusal by ClickHouse splits it, in
 //!     halves whose tokens are derived from it
-//!   * the rows of a batch are the same whenever it is sent: what its numbers stand for never changes
+//!   * before anything is sent a second time, ClickHouse is asked what it has of it
+//!   * at most `INSERTS_MAX` inserts are under way, first come, first served: a data plane with a backlog
+//!     takes turns with the others
 
+/// What ingest counts.
+pub mod counters;
 /// Name tables in ClickHouse follow the registry.
 pub mod names;
+/// One token, or derived ones.
+mod place;
 /// Numbers to ids and names.
 mod resolve;
 /// The one place that knows ClickHouse's side.
@@ -22,13 +29,17 @@ pub mod store;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use wire::event::{BATCH_EVENTS_MAX, DAY_MS, EVENT_BYTES, UsageEvent};
 use wire::id::{BatchSeq, BootId, NodeId};
 
+use self::counters::{Counters, Held, add};
 use self::resolve::{Resolved, Resolver};
 use self::store::{StoreError, UsageStore};
 use crate::registry::{Registry, RegistryError};
 
+/// How many inserts are under way at once, of all data planes.
+const INSERTS_MAX: usize = 4;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -51,6 +62,8 @@ pub struct Batch<'a> {
 pub struct Ingest {
     resolver: Resolver,
     store: UsageStore,
+    counters: Counters,
+    inserts: Semaphore,
 }
 
 /// One event of a batch that can be stored.
@@ -64,38 +77,60 @@ impl Ingest {
     /// Resolves by `registry` and stores into `store`.
     #[must_use]
     pub fn new(registry: Arc<Registry>, store: UsageStore) -> Self {
-        Self { resolver: Resolver::new(registry), store }
+        let inserts = Semaphore::new(INSERTS_MAX);
+        Self { resolver: Resolver::new(registry), store, counters: Counters::default(), inserts }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Has it learn all names anew: some were erased.
+    pub fn forget_names(&self) {
+        self.resolver.forget();
+    }
+
+    /// Where it stores.
+    #[must_use]
+    pub fn usage(&self) -> &UsageStore {
+        &self.store
     }
 
     /// Stores a batch, however long it takes; returns the indexes of the events that can never be stored.
     ///
     /// Dropping the future leaves the batch stored or not, to be sent again.
     pub async fn store(&self, batch: &Batch<'_>) -> Vec<u32> {
-        let (rows, mut refused) = retry("resolving a batch", || self.rows(batch)).await;
+        let mut attempts = Attempts::new(&self.counters);
+        let (rows, mut refused) = loop {
+            match self.rows(batch).await {
+                Ok(rows) => break rows,
+                Err(error) => attempts.failed("resolving a batch", &error, false).await,
+            }
+        };
         let token = format!("{}:{}", batch.spool, batch.batch);
         // A day at a time and a token each, should a sealer ever mix days.
         let mut days: Vec<u32> = rows.iter().map(|row| row.event.day()).collect();
         days.sort_unstable();
         days.dedup();
-        if let [_] = days[..] {
-            self.store_rows(batch, &token, rows, &mut refused).await;
+        if days.len() < 2 {
+            refused.extend(self.store_rows(batch, &token, &rows).await);
         } else {
-            let (mut parts, mut rest) = (Vec::new(), rows);
+            let mut rest = rows;
             for day in days {
                 let (part, others): (Vec<_>, Vec<_>) =
                     rest.into_iter().partition(|row| row.event.day() == day);
-                parts.push((format!("{token}/{day}"), part));
+                refused.extend(self.store_rows(batch, &format!("{token}/{day}"), &part).await);
                 rest = others;
-            }
-            for (token, part) in parts {
-                self.store_rows(batch, &token, part, &mut refused).await;
             }
         }
         refused.sort_unstable();
-        if !refused.is_empty() {
-            tracing::error!(spool = %batch.spool, batch = %batch.batch, refused = refused.len(),
-                "usage events can't be stored, the data plane sets them aside");
-        }
+        self.give_back(batch, &refused).await;
+        let stored = (batch.events.len() / EVENT_BYTES).saturating_sub(refused.len());
+        add(&self.counters.batches, 1);
+        add(&self.counters.rows, stored as u64);
+        add(&self.counters.resent, u64::from(batch.resent));
         refused
     }
 
@@ -119,69 +154,66 @@ impl Ingest {
         Ok((rows, refused))
     }
 
-    /// Stores rows under a token, halving them as long as ClickHouse refuses them for what they are.
-    async fn store_rows(&self, batch: &Batch<'_>, token: &str, rows: Vec<Row>, refused: &mut Vec<u32>) {
-        let mut parts = vec![(token.to_owned(), rows)];
-        while let Some((token, mut rows)) = parts.pop() {
-            if rows.is_empty() {
-                continue;
-            }
-            let whole = parts.is_empty() && token == format!("{}:{}", batch.spool, batch.batch);
-            let stored = retry("storing a batch", || self.store_once(batch, &token, &rows, whole)).await;
-            if stored {
-                self.store.mark_dirty(rows.iter().map(|row| row.event.ts_ms));
-            } else if rows.len() == 1 {
-                refused.extend(rows.iter().map(|row| row.index));
-            } else {
-                let second = rows.split_off(rows.len() / 2);
-                parts.push((format!("{token}/1"), second));
-                parts.push((format!("{token}/0"), rows));
+    /// Stores rows of one day, however long it takes; returns the indexes of those that are refused.
+    async fn store_rows(&self, batch: &Batch<'_>, token: &str, rows: &[Row]) -> Vec<u32> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let mut attempts = Attempts::new(&self.counters);
+        loop {
+            let is_new = !batch.resent && attempts.failures == 0;
+            match self.place(batch, token, rows, is_new).await {
+                Ok(refused) => return refused,
+                Err(error) => {
+                    let is_altered = matches!(error, StoreError::Altered(_));
+                    attempts.failed("storing a batch", &error, is_altered).await;
+                }
             }
         }
     }
 
-    /// Returns whether the rows are stored; `false` is a refusal of the rows themselves.
-    async fn store_once(
-        &self,
-        batch: &Batch<'_>,
-        token: &str,
-        rows: &[Row],
-        whole: bool,
-    ) -> Result<bool, StoreError> {
-        if batch.resent && whole && self.store.is_recorded(batch, rows.len() as u64).await? {
-            return Ok(true);
+    /// Writes down what can never be stored, so that it is accounted for.
+    async fn give_back(&self, batch: &Batch<'_>, refused: &[u32]) {
+        if refused.is_empty() {
+            return;
         }
-        match self.store.insert(batch, token, rows).await {
-            Ok(()) => Ok(true),
-            Err(StoreError::Refused(error)) => {
-                tracing::warn!(token, rows = rows.len(), %error, "clickhouse refused rows");
-                Ok(false)
-            }
-            Err(error) => Err(error),
+        tracing::error!(spool = %batch.spool, batch = %batch.batch, refused = refused.len(),
+            "usage events can't be stored, the data plane sets them aside");
+        let events = batch.events.as_chunks::<EVENT_BYTES>().0;
+        let event =
+            |index: &u32| events.get(*index as usize).and_then(|event| UsageEvent::decode(event).ok());
+        let events: Vec<UsageEvent> = refused.iter().filter_map(event).collect();
+        let mut attempts = Attempts::new(&self.counters);
+        while let Err(error) = self.store.record_refused(batch, refused.len(), &events).await {
+            attempts.failed("writing down what was refused", &error, false).await;
         }
+        add(&self.counters.refused, refused.len() as u64);
     }
 }
 
-/// Tries until it succeeds, with growing pauses; says so at the first failure and then at each tenth.
-async fn retry<T, E, F>(what: &'static str, mut attempt: impl FnMut() -> F) -> T
-where
-    E: std::fmt::Display,
-    F: Future<Output = Result<T, E>>,
-{
-    let mut pause = BACKOFF_MIN;
-    let mut failures = 0u64;
-    loop {
-        match attempt().await {
-            Ok(value) => return value,
-            Err(error) => {
-                if failures.is_multiple_of(10) {
-                    tracing::warn!(%error, failures, "{what} failed, trying again");
-                }
-                failures += 1;
-            }
+/// Tries with growing pauses; says so at the first failure and then at each tenth.
+struct Attempts<'a> {
+    counters: &'a Counters,
+    failures: u64,
+    pause: Duration,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(counters: &'a Counters) -> Self {
+        Self { counters, failures: 0, pause: BACKOFF_MIN }
+    }
+
+    /// Waits until the next is due.
+    async fn failed(&mut self, what: &'static str, error: &(dyn std::fmt::Display + Sync), is_altered: bool) {
+        let _waiting = Held::new(&self.counters.waiting);
+        let _altered = is_altered.then(|| Held::new(&self.counters.altered));
+        if self.failures.is_multiple_of(10) {
+            tracing::warn!(%error, failures = self.failures, "{what} failed, trying again");
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF_MAX);
+        self.failures += 1;
+        add(&self.counters.failures, 1);
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(BACKOFF_MAX);
     }
 }
 

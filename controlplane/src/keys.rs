@@ -1,10 +1,8 @@
-//! Making of keys: random secrets, their digests, and a type that neither prints nor outlives its use.
+//! Making of keys: random secrets and their digests.
 //!
 //! The form is `wire::key_format`'s. A secret has 43 base62 digits drawn evenly from the kernel's generator:
 //! 256 bits, which is why an unsalted SHA-256 is enough to keep. The secret itself exists once, in the answer
 //! that shows it.
-
-use std::fmt;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -12,40 +10,12 @@ use wire::id::KeyDigest;
 use wire::key_format::{self, ADMIN_PREFIX, ALPHABET, PREFIX, PUBLIC_ID_BYTES, SECRET_BYTES};
 use zeroize::Zeroizing;
 
+pub use secret::Secret;
+
 /// The kernel gave no random bytes.
 #[derive(Debug, Error)]
 #[error("the kernel gave no random bytes: {0}")]
 pub struct RandomError(#[from] getrandom::Error);
-
-/// A key's text. Wiped when dropped; prints as its length alone.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Takes charge of a text.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The text, for the one place that shows or sends it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// SHA-256 of the text.
-    #[must_use]
-    pub fn digest(&self) -> KeyDigest {
-        digest(self.0.as_bytes())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
 
 /// SHA-256 of a whole key.
 #[must_use]
@@ -87,16 +57,21 @@ pub fn digits(len: usize) -> Result<Zeroizing<String>, RandomError> {
 
 /// A random number, for ids.
 pub fn random_u64() -> Result<u64, RandomError> {
-    let mut bytes = [0; 8];
+    Ok(u64::from_le_bytes(random()?))
+}
+
+/// Random bytes.
+pub fn random<const N: usize>() -> Result<[u8; N], RandomError> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
-    Ok(u64::from_le_bytes(bytes))
+    Ok(bytes)
 }
 
 fn finish(mut text: Zeroizing<String>) -> Result<Secret, RandomError> {
     text.push_str(&digits(SECRET_BYTES)?);
     let check = key_format::check_digits(text.as_bytes());
     text.push_str(std::str::from_utf8(&check).expect("base62 is ASCII"));
-    Ok(Secret(text))
+    Ok(text.into())
 }
 
 #[cfg(test)]
@@ -124,12 +99,6 @@ mod tests {
             // 1000 is expected, the standard deviation is 32.
             assert!((750..1250).contains(&count), "{} {count}", char::from(*digit));
         }
-    }
-
-    #[test]
-    fn a_secret_does_not_print() {
-        let (_, key) = new_key().unwrap();
-        assert_eq!(format!("{key:?}"), "Secret(..)");
     }
 
     #[test]

@@ -10,6 +10,10 @@ pub mod config;
 pub mod registry;
 /// Making of keys.
 pub mod keys;
+/// What the data planes last said of their usage events.
+pub mod accounts;
+/// The built-in certificate authority.
+pub mod authority;
 /// The admin API.
 pub mod admin;
 /// Bringing changes to the data planes, and revocation with a receipt.
@@ -20,6 +24,10 @@ pub mod sync;
 pub mod ingest;
 /// Everything that talks to ClickHouse, and the embedded one.
 pub mod clickhouse;
+/// Retention, legal holds and erasure.
+pub mod privacy;
+/// Backups of the registry and of usage, and restoring them.
+pub mod backup;
 /// `liutong`, the administrators' command.
 pub mod cli;
 /// `liutong quickstart`: all of Liutong on one machine, for a first try.

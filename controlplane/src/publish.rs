@@ -5,6 +5,9 @@
 //! queues: deltas, and the urgent ones that go ahead of them. One that does not keep up is closed: on coming
 //! back it gets what it missed.
 //!
+//! A node is connected to one control plane at a time; `confirmed` is how whoever hears of a node from
+//! elsewhere says how far it has come.
+//!
 //! Invariants:
 //!
 //!   * a session's deltas are contiguous from `published` at its attachment on
@@ -12,18 +15,30 @@
 //!   * a node stands in a receipt as confirmed only once it said so itself: for the revocation, or for its
 //!     generation
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire::frame::Frame;
 use wire::id::{Generation, NodeId};
+use wire::table_sum::TableSum;
 
-use crate::registry::key::Key;
+use self::compare::Sums;
+use self::peers::Others;
+use self::receipt::Waiting;
+use crate::authority::Authority;
+use crate::registry::now_ms;
 use crate::registry::tables::{Delta, Since};
 use crate::registry::{Registry, Result};
+
+/// Whether data planes hold what the registry has.
+pub mod compare;
+/// Other control planes on the same registry.
+mod peers;
+/// Revocation with a receipt.
+pub mod receipt;
 
 /// How many deltas may wait for one data plane.
 pub const DELTAS_QUEUED_MAX: usize = 256;
@@ -55,12 +70,14 @@ struct Session {
     deltas: mpsc::Sender<Arc<Delta>>,
     closed: CancellationToken,
     applied: Generation,
+    sums: Sums,
+    heard_ms: i64,
 }
 
-/// A revocation that is waiting for confirmations.
-struct Waiting {
-    generation: Generation,
-    confirmed: HashMap<NodeId, Instant>,
+impl Session {
+    fn close(&self) {
+        self.closed.cancel();
+    }
 }
 
 #[derive(Default)]
@@ -70,17 +87,16 @@ struct State {
     last_session: u64,
     revocations: HashMap<u64, Waiting>,
     last_revocation: u64,
+    others: Others,
+    /// Whose tables turned out wrong.
+    distrusted: HashSet<NodeId>,
+    differed: u64,
 }
 
-/// What revoking came to.
-#[derive(Clone, Debug)]
-pub struct Receipt {
-    /// The keys, as they are now.
-    pub keys: Vec<Key>,
-    /// The data planes that refuse them, and how many milliseconds after the call they had said so.
-    pub nodes: Vec<(NodeId, u64)>,
-    /// The enrolled data planes that have not said so.
-    pub pending: Vec<NodeId>,
+impl State {
+    fn is_here(&self, node: NodeId) -> bool {
+        self.sessions.values().any(|session| session.node == node)
+    }
 }
 
 /// A data plane that is connected now.
@@ -90,6 +106,10 @@ pub struct Connected {
     pub node: NodeId,
     /// How far it has come.
     pub applied: Generation,
+    /// The sum of its tables, where it is connected here and has said it.
+    pub sum: Option<TableSum>,
+    /// When it last said anything, Unix time in milliseconds.
+    pub heard_ms: i64,
 }
 
 /// Hands changes to all connected data planes.
@@ -98,19 +118,35 @@ pub struct Hub {
     state: Mutex<State>,
     /// Stirred whenever a data plane confirms something or leaves.
     progress: watch::Sender<()>,
+    /// Stirred whenever nodes may have been enrolled or removed.
+    nodes_changed: watch::Sender<()>,
+    authority: OnceLock<Arc<Authority>>,
 }
 
 impl Hub {
     /// A hub without sessions, at the registry's present generation.
     pub async fn new(registry: Arc<Registry>) -> Result<Self> {
         let state = State { published: registry.generation().await?, ..State::default() };
-        Ok(Self { registry, state: Mutex::new(state), progress: watch::channel(()).0 })
+        let (progress, nodes_changed) = (watch::channel(()).0, watch::channel(()).0);
+        Ok(Self { registry, state: Mutex::new(state), progress, nodes_changed, authority: OnceLock::new() })
     }
 
     /// The registry that it publishes.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// From now on nodes on other hosts can be enrolled, with certificates of this authority.
+    pub fn use_authority(&self, authority: Arc<Authority>) {
+        // Only the first call counts: there is one authority for each process.
+        let _ = self.authority.set(authority);
+    }
+
+    /// Whose certificates nodes on other hosts have; `None` where they are not served.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Arc<Authority>> {
+        self.authority.get()
     }
 
     /// Publishes changes until it is told to stop.
@@ -144,6 +180,8 @@ impl Hub {
                     let mut state = self.state();
                     state.published = now;
                     state.sessions.drain().for_each(|(_, session)| session.closed.cancel());
+                    drop(state);
+                    self.nodes_changed.send_replace(());
                 }
             }
         }
@@ -162,6 +200,9 @@ impl Hub {
         });
         drop(state);
         self.progress.send_replace(());
+        if delta.nodes_changed {
+            self.nodes_changed.send_replace(());
+        }
     }
 
     /// Takes in a session; what is committed from now on is in its queues.
@@ -170,13 +211,14 @@ impl Hub {
         let (urgent, urgent_out) = mpsc::channel(REVOCATIONS_QUEUED_MAX);
         let (deltas, deltas_out) = mpsc::channel(DELTAS_QUEUED_MAX);
         let closed = CancellationToken::new();
-        let session = Session { node, urgent, deltas, closed: closed.clone(), applied };
+        let (sums, heard_ms) = (Sums::default(), now_ms());
+        let session = Session { node, urgent, deltas, closed: closed.clone(), applied, sums, heard_ms };
         let mut state = self.state();
         for older in state.sessions.values().filter(|other| other.node == node) {
             older.closed.cancel();
         }
         state.sessions.retain(|_, other| other.node != node);
-        confirm_applied(&mut state.revocations, node, applied);
+        receipt::confirm(&mut state.revocations, node, applied);
         state.last_session += 1;
         let number = state.last_session;
         state.sessions.insert(number, session);
@@ -191,79 +233,81 @@ impl Hub {
         self.progress.send_replace(());
     }
 
-    /// Notes that a data plane stands at a generation, durably.
-    pub fn applied(&self, session: u64, generation: Generation) {
+    /// Notes that a data plane stands at a generation, durably, and the sum of its tables there.
+    pub fn applied(&self, session: u64, generation: Generation, sum: TableSum) {
         let mut state = self.state();
         let state = &mut *state;
         if let Some(session) = state.sessions.get_mut(&session) {
             session.applied = session.applied.max(generation);
-            confirm_applied(&mut state.revocations, session.node, generation);
+            session.sums.note(generation, sum);
+            session.heard_ms = now_ms();
+            receipt::confirm(&mut state.revocations, session.node, generation);
         }
         self.progress.send_replace(());
+    }
+
+    /// Notes that a data plane is there.
+    pub fn heard(&self, session: u64) {
+        if let Some(session) = self.state().sessions.get_mut(&session) {
+            session.heard_ms = now_ms();
+        }
     }
 
     /// Notes that a data plane refuses the keys of a revocation, durably.
     pub fn revoked(&self, session: u64, revocation: u64) {
         let mut state = self.state();
         let state = &mut *state;
-        if let Some(session) = state.sessions.get(&session)
-            && let Some(waiting) = state.revocations.get_mut(&revocation)
-        {
-            waiting.confirmed.entry(session.node).or_insert_with(Instant::now);
+        if let Some(session) = state.sessions.get_mut(&session) {
+            session.heard_ms = now_ms();
+            if let Some(waiting) = state.revocations.get_mut(&revocation) {
+                waiting.confirm(session.node);
+            }
         }
         self.progress.send_replace(());
     }
 
-    /// The data planes that are connected now.
+    /// Tells whenever nodes may have been enrolled or removed.
+    #[must_use]
+    pub fn nodes_changed(&self) -> watch::Receiver<()> {
+        self.nodes_changed.subscribe()
+    }
+
+    /// The data planes that are connected now, here or to another control plane.
     #[must_use]
     pub fn connected(&self) -> Vec<Connected> {
         let state = self.state();
-        let sessions = state.sessions.values();
-        sessions.map(|one| Connected { node: one.node, applied: one.applied }).collect()
+        let here = |one: &Session| {
+            let sum = one.sums.last();
+            Connected { node: one.node, applied: one.applied, sum, heard_ms: one.heard_ms }
+        };
+        let mut connected: Vec<Connected> = state.sessions.values().map(here).collect();
+        let elsewhere = state.others.now().filter(|one| !state.is_here(one.node));
+        let elsewhere = elsewhere.map(|one| {
+            let (node, applied, heard_ms) = (one.node, one.applied, one.heard_ms);
+            Connected { node, applied, sum: None, heard_ms }
+        });
+        connected.extend(elsewhere);
+        connected
     }
 
     /// Waits until every connected data plane stands at a generation; not longer than `APPLY_WAIT_MAX`.
     ///
     /// Returns whether they do.
     pub async fn wait_applied(&self, generation: Generation) -> bool {
-        let all = || self.state().sessions.values().all(|session| session.applied >= generation);
+        if let Err(error) = self.look_elsewhere().await {
+            tracing::warn!(%error, "what other control planes serve is not known");
+        }
+        let all = || {
+            let state = self.state();
+            let here = state.sessions.values().all(|session| session.applied >= generation);
+            here && state.others.all_at(generation)
+        };
         self.wait(APPLY_WAIT_MAX, all).await
     }
 
-    /// Revokes keys by id, prefix or description, and waits for the data planes; not longer than
-    /// `REVOKE_WAIT_MAX`.
-    pub async fn revoke(&self, wanted: &[String]) -> Result<Receipt> {
-        let start = Instant::now();
-        let revocation = self.registry.revoke_keys(wanted).await?;
-        let (number, asked) = self.send_revoke(revocation.generation, revocation.digests);
-        let done = || {
-            let state = self.state();
-            let Some(waiting) = state.revocations.get(&number) else { return true };
-            let connected = |node| state.sessions.values().any(|session| session.node == node);
-            asked.iter().all(|node| waiting.confirmed.contains_key(node) || !connected(*node))
-        };
-        self.wait(REVOKE_WAIT_MAX, done).await;
-        let confirmed = self.state().revocations.remove(&number).map(|one| one.confirmed).unwrap_or_default();
-        let milliseconds = |at: &Instant| -> u64 {
-            let micros = at.saturating_duration_since(start).as_micros();
-            u64::try_from(micros.div_ceil(1000)).unwrap_or(u64::MAX)
-        };
-        let nodes: BTreeMap<NodeId, u64> =
-            confirmed.iter().map(|(node, at)| (*node, milliseconds(at))).collect();
-        let enrolled = self.registry.nodes().await?.into_iter().map(|node| node.node);
-        let pending = enrolled.filter(|node| !nodes.contains_key(node)).collect();
-        Ok(Receipt { keys: revocation.keys, nodes: nodes.into_iter().collect(), pending })
-    }
-
-    /// Sends the frame to every session, ahead of its deltas; returns its number and who was asked.
-    fn send_revoke(&self, generation: Generation, digests: Vec<wire::id::KeyDigest>) -> (u64, Vec<NodeId>) {
-        let mut state = self.state();
-        state.last_revocation += 1;
-        let number = state.last_revocation;
-        state.revocations.insert(number, Waiting { generation, confirmed: HashMap::new() });
-        let frame = Frame::Revoke { revocation: number, digests };
-        let asked = state.sessions.values().map(|session| session.node).collect();
-        state.sessions.retain(|_, session| {
+    /// Sends a frame to every session, ahead of its deltas.
+    fn send_urgent(&self, frame: &Frame) {
+        self.state().sessions.retain(|_, session| {
             let kept = session.urgent.try_send(frame.clone()).is_ok();
             if !kept {
                 tracing::warn!(node = %session.node, "a data plane does not keep up, its session is closed");
@@ -271,7 +315,6 @@ impl Hub {
             }
             kept
         });
-        (number, asked)
     }
 
     /// Waits for a condition, looking again at each stir; returns whether it came true in time.
@@ -298,12 +341,5 @@ impl Hub {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Notes that a node which stands at a generation, durably, refuses what was revoked until then.
-fn confirm_applied(revocations: &mut HashMap<u64, Waiting>, node: NodeId, applied: Generation) {
-    for waiting in revocations.values_mut().filter(|one| one.generation <= applied) {
-        waiting.confirmed.entry(node).or_insert_with(Instant::now);
     }
 }

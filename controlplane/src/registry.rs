@@ -1,9 +1,9 @@
 //! The registry: the control plane's truth about organizations, teams, applications, keys, aliases and
 //! deployments.
 //!
-//! It lives in an SQL database. Nothing outside this module tree knows which: statements keep to `$n`
-//! parameters and to columns of BIGINT, TEXT and BLOB, times are Unix milliseconds, and numbers come from a
-//! table of counters.
+//! It lives in an SQL database, SQLite or PostgreSQL. Nothing but `engine` knows which: statements keep to
+//! `$n` parameters and to columns of BIGINT, TEXT and BLOB, times are Unix milliseconds, and numbers come
+//! from a table of counters.
 //!
 //! Invariants:
 //!
@@ -12,14 +12,30 @@
 //!   * rows of `attributions` are never updated
 //!   * a key that was revoked never becomes active
 
+/// The database below: SQLite or PostgreSQL.
+mod engine;
+/// On whose behalf.
+pub mod act;
 /// Administrators and their credentials.
 pub mod admin;
 /// Which aliases an application or a key may use.
 mod allow;
+/// Teams and applications in which nothing is made any more.
+mod archive;
+/// Who changed what.
+pub mod audit;
 /// Applications.
 pub mod application;
 /// Who is billed: rows that never change.
 pub mod attribution;
+/// The registry as a file, for backups.
+pub mod dump;
+/// What was erased, also from backups that are restored later.
+pub mod erasure;
+/// Enrolment of nodes on other hosts.
+pub mod enrolment;
+/// What must be neither erased nor expire.
+pub mod hold;
 /// Keys and their lifecycle.
 pub mod key;
 /// Aliases and the deployments that serve them.
@@ -30,40 +46,55 @@ pub mod names;
 pub mod node;
 /// Organizations.
 pub mod organization;
+/// Calls that were answered already.
+mod replay;
+/// Other control planes on the same registry.
+pub mod peers;
+/// Revoking keys.
+pub mod revocation;
+/// What administrators may do, and for which part.
+pub mod role;
+/// Giving a key a successor.
+pub mod rotation;
 /// Tables and their migrations.
 mod schema;
+/// Which control plane serves which data plane.
+pub mod serving;
+/// How times are shown.
+pub mod show;
 /// What data planes get: snapshots and deltas.
 pub mod tables;
 /// Teams.
 pub mod team;
+/// Digests that must never hold again.
+mod tombstone;
 /// A transaction that changes something.
 mod write;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Row as _};
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use wire::id::{Generation, RegistryId};
 use wire::table::Settings;
 
-use crate::keys::RandomError;
+use crate::keys::{self, RandomError};
 
-type Db = sqlx::Sqlite;
-type Conn = sqlx::SqliteConnection;
-type Row = sqlx::sqlite::SqliteRow;
+pub use engine::Place;
+#[cfg(test)]
+pub(crate) use engine::place;
+
+type Db = sqlx::Any;
+type Pool = sqlx::Pool<Db>;
+type Conn = sqlx::AnyConnection;
+type Row = sqlx::any::AnyRow;
 type Tx = sqlx::Transaction<'static, Db>;
 
 /// The most rows that one page of a list has.
 pub const PAGE_ROWS_MAX: i64 = 1000;
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECTIONS_MAX: u32 = 8;
 /// How many snapshots are read at once. Each holds a connection for as long as its data plane takes to
 /// receive it; the rest are for everyone else.
 const SNAPSHOTS_MAX: usize = 4;
@@ -88,6 +119,9 @@ pub enum RegistryError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The URL is none.
+    #[error("registry.url: a URL such as postgres://user@host/database")]
+    Url,
     /// No random bytes.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -125,6 +159,23 @@ pub enum RegistryError {
         /// What is allowed.
         message: String,
     },
+    /// What is to be changed is not as the caller knows it.
+    #[error("{subject} has changed meanwhile: its entity tag is {etag}")]
+    Precondition {
+        /// Its id.
+        subject: String,
+        /// Its entity tag now.
+        etag: String,
+    },
+    /// The same call was answered already; what it made is there.
+    #[error("answered already")]
+    Replayed {
+        /// The answer as JSON, without secrets.
+        answer: String,
+    },
+    /// Another call had the same `Idempotency-Key`.
+    #[error("Idempotency-Key: another request had it within the last day, take a new one")]
+    KeyReused,
     /// A change that the present state forbids.
     #[error("{0}")]
     Conflict(String),
@@ -134,6 +185,18 @@ pub enum RegistryError {
         /// What it is.
         what: &'static str,
     },
+    /// A file of a backup can't be read or written.
+    #[error("reading or writing a backup of the registry: {0}")]
+    Dump(#[from] std::io::Error),
+    /// A file is no backup of a registry, or not a whole one.
+    #[error("line {line} is not what a backup of a registry has there")]
+    NoDump {
+        /// The line.
+        line: usize,
+    },
+    /// A control plane is on it.
+    #[error("a control plane is running on this registry: stop all of them first")]
+    InUse,
     /// The database was written by a newer program.
     #[error("the registry has schema {found}, this program knows schemas up to {known}")]
     Newer {
@@ -147,30 +210,28 @@ pub enum RegistryError {
 /// Shorthand for what the registry returns.
 pub type Result<T> = std::result::Result<T, RegistryError>;
 
-/// A handle on the registry; one for each process.
+/// A handle on the registry; all of a process are of the same one, see `acting`.
+#[derive(Clone)]
 pub struct Registry {
-    pool: sqlx::Pool<Db>,
+    place: Arc<Place>,
+    engine: engine::Engine,
+    pool: Pool,
     id: RegistryId,
     settings: Settings,
     changed: watch::Sender<Generation>,
+    /// Tells our own words from those of other control planes.
+    own_number: u64,
+    words: broadcast::Sender<peers::Word>,
     snapshots: Arc<Semaphore>,
+    act: Option<Arc<act::Act>>,
 }
 
 impl Registry {
-    /// Opens the registry in a file, makes it if it is not there, and brings its tables up to date.
-    pub async fn open(file: &Path) -> Result<Self> {
-        // For us alone, whatever the directory's mode: SQLite gives its other files the mode of this one.
-        let made = OpenOptions::new().append(true).create(true).mode(0o600).open(file);
-        made.map_err(|source| RegistryError::File { file: file.to_owned(), source })?;
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_with(options).await?;
-        schema::migrate(&pool).await?;
+    /// Opens the registry, makes it if it is not there, and brings its tables up to date.
+    pub async fn open(place: impl Into<Place>) -> Result<Self> {
+        let place = Arc::new(place.into());
+        let (engine, pool) = engine::open(&place).await?;
+        schema::migrate(engine, &pool).await?;
         let row = sqlx::query::<Db>("SELECT registry_id, generation, request_id_key FROM meta WHERE one = 1")
             .fetch_one(&pool)
             .await?;
@@ -182,7 +243,18 @@ impl Registry {
             .map_err(|_| RegistryError::Corrupt { what: "request id key" })?;
         let (changed, _) = watch::channel(generation(row.try_get("generation")?));
         let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
-        Ok(Self { pool, id, settings: Settings { request_id_key }, changed, snapshots })
+        Ok(Self {
+            place,
+            engine,
+            pool,
+            id,
+            settings: Settings { request_id_key },
+            changed,
+            own_number: keys::random_u64()?,
+            words: broadcast::channel(peers::WORDS_MAX).0,
+            snapshots,
+            act: None,
+        })
     }
 
     /// Which history of the registry this is.
@@ -197,6 +269,11 @@ impl Registry {
         &self.settings
     }
 
+    /// A transaction that sees one state of the registry.
+    async fn read(&self) -> Result<Tx> {
+        Ok(self.engine.read(&self.pool).await?)
+    }
+
     /// The generation now.
     pub async fn generation(&self) -> Result<Generation> {
         let mut conn = self.pool.acquire().await?;
@@ -207,6 +284,11 @@ impl Registry {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Generation> {
         self.changed.subscribe()
+    }
+
+    /// Keeps restores away for as long as what is returned lives; none on PostgreSQL, where `follow` does it.
+    pub fn be_present(&self) -> Result<Option<std::fs::File>> {
+        engine::lock(&self.place, false)
     }
 
     /// Closes the database in order.
@@ -309,9 +391,13 @@ fn pick<T>(
 
 /// Whoever pastes a whole key where an id belongs must not find it in an error or a log.
 fn not_found(kind: &'static str, wanted: &str) -> RegistryError {
+    RegistryError::NotFound { kind, wanted: unrepeated(wanted) }
+}
+
+/// A name as it may be shown: not if it is a whole key.
+fn unrepeated(wanted: &str) -> String {
     let is_secret = wanted.starts_with("sk-") && wanted.len() > PREFIX_BYTES_MAX;
-    let wanted = if is_secret { "(a secret, not repeated)" } else { wanted };
-    RegistryError::NotFound { kind, wanted: wanted.to_owned() }
+    if is_secret { "(a secret, not repeated)".to_owned() } else { wanted.to_owned() }
 }
 
 fn check_name(field: &'static str, name: &str) -> Result<()> {

@@ -18,14 +18,19 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::admin::Api;
+use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
 use crate::ingest::store::UsageStore;
 use crate::ingest::{Ingest, names};
 use crate::keys::Secret;
+use crate::privacy::Privacy;
 use crate::publish::Hub;
-use crate::registry::admin::Role;
+use crate::registry::act::Act;
+use crate::registry::role::Role;
 use crate::registry::{Registry, RegistryError};
+use crate::sync::tls::TlsListener;
 use crate::sync::{Context, Listener};
 
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -60,6 +65,17 @@ pub enum RunError {
         /// What the system says.
         source: io::Error,
     },
+    /// The address for data planes on other hosts can't be had.
+    #[error("sync.listen {address}: {source}")]
+    SyncListen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no certificate authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// A part of it ended that should run for as long as the whole; whoever supervises it starts it anew.
     #[error("{0} ended by itself")]
     EndedEarly(&'static str),
@@ -74,7 +90,9 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), RunError> {
     make_private_dir(&config.data_dir)?;
-    let registry = Arc::new(Registry::open(&config.data_dir.join("registry.db")).await?);
+    let registry = Arc::new(Registry::open(&config.registry).await?);
+    let _present = registry.be_present()?;
+    undo_backup(&registry).await?;
     first_administrator(&registry, config.bootstrap_key.as_ref()).await?;
     let hub = Arc::new(Hub::new(registry.clone()).await?);
     let (connection, store) = UsageStore::new();
@@ -86,21 +104,32 @@ pub async fn run(
     let sync_listener = Listener::bind(&config.sync_socket)
         .await
         .map_err(|source| RunError::SyncSocket { path: config.sync_socket.clone(), source })?;
+    let tls_listener = bind_tls(&config, &hub).await?;
     let admin_address = admin_listener
         .local_addr()
         .map_err(|source| RunError::AdminListen { address: config.admin_listen, source })?;
 
     let clickhouse_stop = CancellationToken::new();
+    let (retention, backup_keep_days) = (config.retention(), config.backup_keep_days);
     let mut clickhouse = tokio::spawn(usage::run(config, connection, clickhouse_stop.clone()));
-    let api = Api::new(registry.clone(), hub.clone(), store.clone());
+    let accounts = Arc::new(Accounts::default());
+    let privacy = Privacy::new(registry.clone(), hub.clone(), ingest.clone(), retention);
+    let privacy = Arc::new(privacy);
+    let parts = (ingest.clone(), accounts.clone());
+    let api = Api::new(registry.clone(), hub.clone(), parts, (privacy.clone(), backup_keep_days));
     let mut tasks = JoinSet::new();
-    let publish = hub.clone();
     tasks.spawn({
         let stop = stop.clone();
-        async move { publish.run(stop).await }
+        async move { privacy.run(stop).await }
     });
+    publish(&mut tasks, &hub, &stop);
+    tasks.spawn(registry.clone().follow(stop.clone()));
     tasks.spawn(names::run(registry.clone(), store, stop.clone()));
-    tasks.spawn(sync_listener.serve(Context { hub, ingest }, stop.clone()));
+    let context = Context { hub, ingest, accounts };
+    if let Some(listener) = tls_listener {
+        tasks.spawn(listener.serve(context.clone(), stop.clone()));
+    }
+    tasks.spawn(sync_listener.serve(context, stop.clone()));
     tasks.spawn(serve_admin(api, admin_listener, stop.clone()));
     tracing::info!(admin = %admin_address, registry = %registry.id(), "control plane ready");
     ready(admin_address);
@@ -129,6 +158,41 @@ pub async fn run(
     ended_early.map_or(Ok(()), |what| Err(RunError::EndedEarly(what)))
 }
 
+/// Makes good what a restored backup has brought back.
+async fn undo_backup(registry: &Registry) -> Result<(), RegistryError> {
+    let erased = registry.erase_again().await?;
+    if erased > 0 {
+        tracing::warn!(erased, "teams and keys that a backup had brought back are erased again");
+    }
+    let brought_back = registry.revoke_buried().await?;
+    if !brought_back.is_empty() {
+        tracing::warn!(keys = brought_back.len(), "keys that a backup had brought back are revoked again");
+    }
+    Ok(())
+}
+
+/// Starts all that the hub does by itself.
+fn publish(tasks: &mut JoinSet<()>, hub: &Arc<Hub>, stop: &CancellationToken) {
+    let (publishing, peers, comparing) = (hub.clone(), hub.clone(), hub.clone());
+    let stops = || stop.clone();
+    let (first, second, third) = (stops(), stops(), stops());
+    tasks.spawn(async move { publishing.run(first).await });
+    tasks.spawn(async move { peers.follow_peers(second).await });
+    tasks.spawn(async move { comparing.keep_comparing(third).await });
+}
+
+/// Binds the listener for data planes on other hosts, where there is to be one.
+async fn bind_tls(config: &Config, hub: &Hub) -> Result<Option<TlsListener>, RunError> {
+    let Some(address) = config.sync_listen else { return Ok(None) };
+    let authority = Arc::new(Authority::open(&config.data_dir, config.certificate_life)?);
+    hub.use_authority(authority.clone());
+    let listener = TlsListener::bind(address, authority).await;
+    let listener = listener.map_err(|source| RunError::SyncListen { address, source })?;
+    let address = listener.address().unwrap_or(address);
+    tracing::info!(%address, "data planes on other hosts are served");
+    Ok(Some(listener))
+}
+
 async fn serve_admin(api: Api, listener: TcpListener, stop: CancellationToken) {
     if let Err(error) = api.serve(listener, stop).await {
         tracing::error!(%error, "the admin api ended");
@@ -146,8 +210,9 @@ fn make_private_dir(path: &Path) -> Result<(), RunError> {
 }
 
 async fn first_administrator(registry: &Registry, key: Option<&Secret>) -> Result<(), RunError> {
+    let itself = registry.acting(Act::itself("administrator.bootstrap"));
     if let Some(key) = key
-        && registry.create_admin("bootstrap", Role::Owner, key.digest()).await?
+        && itself.create_admin("bootstrap", Role::Owner, key.digest()).await?
     {
         tracing::info!("the first administrator's key is taken");
     }

@@ -1,28 +1,41 @@
-//! The socket that data planes connect to: one listener, two kinds of session.
+//! Where data planes connect: three kinds of session, over a Unix socket or TLS.
 //!
 //! On one host it is a Unix socket that only our own user (and root) may open: its mode is 0600, and the
-//! peer's user is checked besides. A node is enrolled when it first connects here.
+//! peer's user is checked besides. A node is enrolled when it first connects there. From other hosts it is
+//! TLS (`tls`), where a node shows the certificate that it got with a token. There is no listener without
+//! either.
 
+/// Certificates for nodes on other hosts.
+mod enroll;
+/// What data planes say of their usage events, and what ClickHouse lost.
+mod account;
 /// Frames over a stream.
 pub mod framed;
 /// Batches of usage events in, acknowledgements out.
 mod ship;
 /// Snapshot, deltas and revocations out, confirmations in.
 mod tables;
+/// The listener for other hosts.
+pub mod tls;
 
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::frame::{Frame, Hello, Role};
+use wire::id::NodeId;
 
 use self::framed::{Framed, FramedError};
+use crate::accounts::Accounts;
+use crate::authority::{Authority, AuthorityError};
 use crate::ingest::Ingest;
 use crate::publish::Hub;
 use crate::registry::RegistryError;
@@ -44,6 +57,12 @@ pub enum SessionError {
     /// Something other than the protocol allows.
     #[error("unexpected {0}")]
     Unexpected(&'static str),
+    /// It may not come in.
+    #[error("refused: {0}")]
+    Refused(&'static str),
+    /// No certificate could be made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// Nothing came for too long.
     #[error("no frame for {0:?}")]
     Silent(Duration),
@@ -56,7 +75,22 @@ pub struct Context {
     pub hub: Arc<Hub>,
     /// Takes the batches.
     pub ingest: Arc<Ingest>,
+    /// Takes the reports.
+    pub accounts: Arc<Accounts>,
 }
+
+/// Who is at the other end, as far as the transport knows.
+enum Peer {
+    /// A process of our own user on this host.
+    Local,
+    /// Whoever has the key of this certificate, which is one of ours.
+    Certified(CertificateDer<'static>),
+    /// Anybody.
+    Unknown,
+}
+
+/// Why a removed node is refused.
+const REMOVED: &str = "the node was removed; a token of `liutong node enroll` takes it back";
 
 /// A bound socket.
 #[derive(Debug)]
@@ -81,7 +115,7 @@ impl Listener {
         let inner = UnixListener::bind(&fresh)?;
         std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&fresh, path)?;
-        Ok(Self { inner, path: path.to_owned(), own_user: std::fs::metadata("/proc/self")?.uid() })
+        Ok(Self { inner, path: path.to_owned(), own_user: rustix::process::geteuid().as_raw() })
     }
 
     /// Serves data planes until it is told to stop, and lets the sessions end.
@@ -94,7 +128,8 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, _)) if self.is_ours(&stream) => {
-                    sessions.spawn(serve_one(stream, context.clone(), stop.clone()));
+                    let framed = Framed::new(stream);
+                    sessions.spawn(serve_one(framed, Peer::Local, context.clone(), stop.clone()));
                 }
                 Ok(_) => tracing::warn!("a process of another user was refused on the sync socket"),
                 Err(error) => {
@@ -113,24 +148,54 @@ impl Listener {
     }
 }
 
-async fn serve_one(stream: UnixStream, context: Context, stop: CancellationToken) {
-    let mut framed = Framed::new(stream);
-    let hello = tokio::select! {
+async fn serve_one(mut framed: Framed, peer: Peer, context: Context, stop: CancellationToken) {
+    let first = tokio::select! {
         () = stop.cancelled() => return,
-        hello = tokio::time::timeout(HELLO_TIMEOUT, expect_hello(&mut framed)) => hello,
+        first = tokio::time::timeout(HELLO_TIMEOUT, framed.read(HELLO_BYTES_MAX)) => first,
     };
-    let hello = match hello {
-        Ok(Ok(hello)) => hello,
-        Ok(Err(error)) => return tracing::warn!(%error, "a connection was no data plane's"),
-        Err(_) => return tracing::warn!("a connection said nothing"),
-    };
+    match first {
+        Ok(Ok(Frame::Hello(hello))) => serve_node(framed, &peer, hello, &context, stop).await,
+        Ok(Ok(Frame::Enroll(enroll))) => {
+            let node = enroll.node;
+            match enroll::serve(&mut framed, &enroll, &peer, &context.hub).await {
+                Ok(()) => {
+                    tracing::info!(%node, renewed = enroll.token.is_empty(), "a node got a certificate")
+                }
+                Err(error) => tracing::warn!(%node, %error, "a node got no certificate"),
+            }
+        }
+        Ok(Ok(_)) => tracing::warn!("a connection began with another frame than hello"),
+        Ok(Err(error)) => tracing::warn!(%error, "a connection was no data plane's"),
+        Err(_) => tracing::warn!("a connection said nothing"),
+    }
+}
+
+/// Serves a node's connection, once it may come in.
+async fn serve_node(
+    mut framed: Framed,
+    peer: &Peer,
+    hello: Hello,
+    context: &Context,
+    stop: CancellationToken,
+) {
     let (node, role) = (hello.node, hello.role);
     let session = async {
-        context.hub.registry().see_node(node).await?;
+        // From before the check: a removal after it is seen.
+        let mut changed = context.hub.nodes_changed();
+        if let Err(error) = admit(&context.hub, peer, node).await {
+            return refuse(&mut framed, error).await;
+        }
         tracing::info!(%node, ?role, "data plane connected");
-        match role {
-            Role::Sync => tables::serve(framed, hello, &context.hub).await,
-            Role::Ship => ship::serve(framed, hello, &context).await,
+        let served = async {
+            match role {
+                Role::Sync => tables::serve(framed, hello, &context.hub).await,
+                Role::Ship => ship::serve(framed, hello, context).await,
+                Role::Account => account::serve(framed, hello, context).await,
+            }
+        };
+        tokio::select! {
+            ended = removal(&context.hub, peer, node, &mut changed) => ended,
+            ended = served => ended,
         }
     };
     let ended = tokio::select! {
@@ -141,6 +206,9 @@ async fn serve_one(stream: UnixStream, context: Context, stop: CancellationToken
         Ok(()) | Err(SessionError::Framed(FramedError::Closed)) => {
             tracing::info!(%node, ?role, "data plane disconnected");
         }
+        Err(error @ SessionError::Refused(_)) => {
+            return tracing::warn!(%node, ?role, %error, "data plane refused");
+        }
         Err(error) => tracing::warn!(%node, ?role, %error, "data plane disconnected"),
     }
     if let Err(error) = context.hub.registry().see_node(node).await {
@@ -148,10 +216,51 @@ async fn serve_one(stream: UnixStream, context: Context, stop: CancellationToken
     }
 }
 
-async fn expect_hello(framed: &mut Framed) -> Result<Hello, SessionError> {
-    match framed.read(HELLO_BYTES_MAX).await? {
-        Frame::Hello(hello) => Ok(hello),
-        _ => Err(SessionError::Unexpected("first frame, it must be hello")),
+/// Lets a node in that is who it says it is and was not removed.
+async fn admit(hub: &Hub, peer: &Peer, node: NodeId) -> Result<(), SessionError> {
+    check_identity(hub, peer, node).await?;
+    if hub.registry().see_node(node).await? { Ok(()) } else { Err(SessionError::Refused(REMOVED)) }
+}
+
+/// Whether the peer may speak for a node.
+async fn check_identity(hub: &Hub, peer: &Peer, node: NodeId) -> Result<(), SessionError> {
+    match peer {
+        Peer::Local => Ok(()),
+        Peer::Unknown => Err(SessionError::Refused("no certificate; enrol the node first")),
+        Peer::Certified(certificate) => match hub.registry().enrolment(node).await? {
+            Some(enrolment) if Authority::is_for(certificate, node, enrolment) => Ok(()),
+            Some(_) => {
+                Err(SessionError::Refused("the certificate is another node's, or an older enrolment's"))
+            }
+            None => Err(SessionError::Refused(REMOVED)),
+        },
+    }
+}
+
+/// Tells the other side why, as far as it listens.
+async fn refuse(framed: &mut Framed, error: SessionError) -> Result<(), SessionError> {
+    if let SessionError::Refused(why) = &error {
+        let frame = Frame::Refused { why: (*why).to_owned() };
+        let _ = tokio::time::timeout(HELLO_TIMEOUT, framed.writer.write(&frame)).await;
+    }
+    Err(error)
+}
+
+/// Returns once a node was removed, or enrolled anew by someone else; its sessions end then.
+async fn removal(
+    hub: &Hub,
+    peer: &Peer,
+    node: NodeId,
+    changed: &mut watch::Receiver<()>,
+) -> Result<(), SessionError> {
+    loop {
+        if changed.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        check_identity(hub, peer, node).await?;
+        if !hub.registry().is_enrolled(node).await? {
+            return Err(SessionError::Refused(REMOVED));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
 
 use std::collections::VecDeque;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -82,9 +83,11 @@ async fn answer(
 fn liutong(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_liutong"));
     command.args(args).stdin(Stdio::null());
-    for name in ["LIUTONG_ADMIN_URL", "LIUTONG_ADMIN_KEY", "LIUTONG_ADMIN_KEY_FILE"] {
+    for name in ["LIUTONG_ADMIN_URL", "LIUTONG_ADMIN_KEY", "LIUTONG_ADMIN_KEY_FILE", "LIUTONG_PROFILE"] {
         command.env_remove(name);
     }
+    // Whoever runs the tests may have profiles.
+    command.env("LIUTONG_CONFIG", "/absent");
     command
 }
 
@@ -171,7 +174,9 @@ fn tables_and_csv_show_names_and_tokens() {
 
 #[test]
 fn the_exit_status_says_what_kind_of_failure_it_was() {
-    for (status, code) in [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (422, 1), (500, 1), (503, 1)] {
+    for (status, code) in
+        [(400, 1), (401, 4), (403, 4), (404, 3), (409, 5), (412, 5), (422, 1), (500, 1), (502, 6), (503, 6)]
+    {
         let problem =
             json!({"type": "about:blank", "title": "no luck", "status": status, "detail": "team x"});
         let api = Api::start(&[(status, problem)]);
@@ -188,7 +193,8 @@ fn usage_errors_missing_keys_and_absent_servers_have_their_own_exit_status() {
     let code = |command: &mut Command| command.output().unwrap().status.code();
     assert_eq!(code(&mut liutong(&["team", "create"])), Some(2));
     assert_eq!(code(&mut liutong(&["key", "create", "--application", "a", "--expires-at", "soon"])), Some(2));
-    assert_eq!(code(&mut liutong(&["team", "list", "--admin-url", "http://127.0.0.1:1/admin"])), Some(2));
+    let mut with_path = liutong(&["team", "list", "--admin-url", "http://127.0.0.1:1/admin"]);
+    assert_eq!(code(with_path.env("LIUTONG_ADMIN_KEY", KEY)), Some(2));
     assert_eq!(code(&mut liutong(&["model", "set", "a"])), Some(2));
     assert_eq!(code(&mut liutong(&["quickstart", "-o", "csv"])), Some(2));
     assert_eq!(code(&mut liutong(&["quickstart", "--upstream", "http://h/v1"])), Some(2));
@@ -197,7 +203,7 @@ fn usage_errors_missing_keys_and_absent_servers_have_their_own_exit_status() {
     assert_eq!(code(liutong(&["team", "list"]).env("LIUTONG_ADMIN_KEY_FILE", "/absent")), Some(3));
     let mut absent = liutong(&["team", "list", "--admin-url", "http://127.0.0.1:1"]);
     let output = absent.env("LIUTONG_ADMIN_KEY", KEY).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(6));
     assert!(stderr(&output).contains("http://127.0.0.1:1"), "{}", stderr(&output));
 }
 
@@ -207,6 +213,13 @@ fn the_administrators_key_may_come_from_a_file_and_is_never_printed() {
     let file = dir.path().join("admin-key");
     std::fs::write(&file, format!("{KEY}\n")).unwrap();
     let api = Api::start(&[(200, list(json!([]))), (401, json!({"title": "unauthorized"}))]);
+    let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let mut exposed = liutong(&["node", "list", "--admin-url", &api.url]);
+    let output = exposed.env("LIUTONG_ADMIN_KEY_FILE", &file).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("chmod 600"), "{}", stderr(&output));
+    mode(0o600);
     for code in [0, 4] {
         let mut command = liutong(&["node", "list", "--admin-url", &api.url]);
         let output = command.env("LIUTONG_ADMIN_KEY_FILE", &file).output().unwrap();
@@ -241,8 +254,6 @@ fn no_flag_takes_a_secret_and_help_shows_none_from_the_environment() {
 
 #[test]
 fn a_secret_is_printed_alone_or_written_to_a_private_file_and_then_not_printed() {
-    use std::os::unix::fs::PermissionsExt as _;
-
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("secret");
     let path = file.to_str().unwrap();
@@ -273,7 +284,7 @@ fn a_file_for_a_secret_does_not_stay_where_no_key_was_made() {
 fn revoking_shows_the_receipt_and_names_data_planes_that_have_not_confirmed() {
     let receipt = json!({
         "id": "key_7", "status": "revoked",
-        "nodes": [{"node": "00000000000000aa", "milliseconds": 3}], "pending": ["00000000000000bb"],
+        "nodes": [{"node": "00000000000000aa", "milliseconds": 3}], "pending": [{"node": "00000000000000bb", "last_seen": "2026-11-25T00:00:00Z"}],
     });
     let api = Api::start(&[(200, receipt.clone()), (200, receipt.clone())]);
     let output = api.run(&["key", "revoke", "key_7", "-o", "json"]);
@@ -282,8 +293,8 @@ fn revoking_shows_the_receipt_and_names_data_planes_that_have_not_confirmed() {
     let csv = stdout(&api.run(&["key", "revoke", "key_7", "-o", "csv"]));
     assert_eq!(
         csv,
-        "id,status,node,confirmed,milliseconds\n\
-         key_7,revoked,00000000000000aa,true,3\nkey_7,revoked,00000000000000bb,false,\n"
+        "id,status,node,confirmed,milliseconds,last_seen\n\
+         key_7,revoked,00000000000000aa,true,3,\nkey_7,revoked,00000000000000bb,false,,2026-11-25T00:00:00Z\n"
     );
     assert_eq!(api.asked()[0].path, "/admin/v1/keys/key_7/revoke");
 }
@@ -375,4 +386,88 @@ fn a_spool_is_inspected_and_verified_without_a_control_plane() {
     assert_eq!(run("verify", &dir.path().join("absent")).status.code(), Some(3));
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(run("verify", empty.path()).status.code(), Some(3));
+}
+
+#[test]
+fn a_profile_says_where_the_api_is_and_where_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let key_file = dir.path().join("key");
+    std::fs::write(&key_file, KEY).unwrap();
+    std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let api = Api::start(&[(200, list(json!([]))), (200, list(json!([])))]);
+    let config = dir.path().join("config.toml");
+    let text = format!("[profiles.here]\nadmin_url = '{}'\nkey_file = '{}'\n", api.url, key_file.display());
+    std::fs::write(&config, text).unwrap();
+    let run = |args: &[&str]| liutong(args).env("LIUTONG_CONFIG", &config).output().unwrap();
+    assert_eq!(run(&["team", "list"]).status.code(), Some(4), "no default");
+    stdout(&run(&["team", "list", "--profile", "here"]));
+    let mut chosen = liutong(&["team", "list"]);
+    stdout(&chosen.env("LIUTONG_CONFIG", &config).env("LIUTONG_PROFILE", "here").output().unwrap());
+    assert!(api.asked().iter().all(|asked| asked.authorization == format!("Bearer {KEY}")));
+    assert_eq!(run(&["team", "list", "--profile", "there"]).status.code(), Some(2));
+    let listed = stdout_json(&run(&["profile", "list", "-o", "json"]));
+    assert_eq!((&listed[0]["name"], &listed[0]["default"]), (&json!("here"), &json!(false)));
+    assert_eq!(listed[0]["key"], key_file.to_str().unwrap());
+}
+
+#[test]
+fn json_lines_are_one_line_for_each_row() {
+    let api = Api::start(&[(200, list(json!([{"id": "t1"}, {"id": "t2"}]))), (200, created_key())]);
+    assert_eq!(stdout(&api.run(&["team", "list", "-o", "jsonl"])), "{\"id\":\"t1\"}\n{\"id\":\"t2\"}\n");
+    let one = stdout(&api.run(&["key", "create", "--application", "demo", "-o", "jsonl"]));
+    assert_eq!(one.lines().count(), 1, "{one}");
+    assert_eq!(serde_json::from_str::<Value>(&one).unwrap(), created_key());
+}
+
+#[test]
+fn an_update_sends_what_was_given_and_nothing_else() {
+    let api = Api::start(&[(200, json!({"id": "t1"})), (200, json!({"id": "k"}))]);
+    stdout(&api.run(&["team", "update", "research", "--cost-centre", "4712", "--no-plan"]));
+    stdout(&api.run(&["key", "update", "key_7", "--inherit-models", "--no-expiry", "--application", "lab"]));
+    let asked = api.asked();
+    assert_eq!((asked[0].method.as_str(), asked[0].path.as_str()), ("PATCH", "/admin/v1/teams/research"));
+    assert_eq!(asked[0].body, json!({"plan": null, "cost_centre": "4712"}));
+    assert_eq!(asked[1].path, "/admin/v1/keys/key_7");
+    assert_eq!(asked[1].body, json!({"models": null, "expires_at": null, "application": "lab"}));
+    assert_eq!(api.run(&["team", "update", "research"]).status.code(), Some(2));
+    assert_eq!(api.run(&["team", "update", "r", "--plan", "a", "--no-plan"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_dry_run_is_asked_for_with_every_change_and_has_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    let made = json!({"id": "key_7", "secret": null});
+    let api = Api::start(&[(200, list(json!([]))), (204, Value::Null), (200, made)]);
+    stdout(&api.run(&["team", "list", "--dry-run"]));
+    stdout(&api.run(&["node", "remove", "n", "--force", "--dry-run"]));
+    let secret = file.to_str().unwrap();
+    let args = ["key", "create", "--application", "a", "--write-secret", secret, "--dry-run"];
+    assert!(stdout(&api.run(&args)).contains("key_7"));
+    assert!(!file.exists());
+    let paths: Vec<String> = api.asked().into_iter().map(|asked| asked.path).collect();
+    let base = "/admin/v1";
+    assert_eq!(
+        paths,
+        [
+            format!("{base}/teams"),
+            format!("{base}/nodes/n?force=true&dry_run=true"),
+            format!("{base}/keys?dry_run=true"),
+        ]
+    );
+}
+
+#[test]
+fn administrators_are_made_with_a_role_and_a_part_and_rotate_their_own_key() {
+    let made = json!({"id": "adm_1", "secret": "sk-ltadm-SECRET"});
+    let api = Api::start(&[(201, made.clone()), (201, made)]);
+    let args =
+        ["administrator", "create", "alice", "--role", "admin", "--organization", "acme", "--secret-only"];
+    assert_eq!(stdout(&api.run(&args)), "sk-ltadm-SECRET\n");
+    stdout(&api.run(&["administrator", "rotate", "--emergency"]));
+    let asked = api.asked();
+    assert_eq!(asked[0].path, "/admin/v1/administrators");
+    assert_eq!(asked[0].body, json!({"name": "alice", "role": "admin", "organization": "acme"}));
+    assert_eq!(asked[1].path, "/admin/v1/administrators/me/rotate");
+    assert_eq!(asked[1].body, json!({"overlap_seconds": 0}));
 }

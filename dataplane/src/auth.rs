@@ -59,17 +59,22 @@ pub struct Admitted {
     revision: u64,
 }
 
-/// Who the request is from. `head_bytes` are what `head` was parsed from; `revision` was loaded before any
-/// look-up, and `cache` is for it.
+/// Who the request is from. `head_bytes` are what `head` was parsed from; `known` is the digest of the key in
+/// it, where these very bytes had one before; `revision` was loaded before any look-up, and `cache` is for
+/// it.
 pub fn admit(
     head: &RequestHead,
     head_bytes: &[u8],
+    known: Option<KeyDigest>,
     revision: u64,
     tables: &Tables,
     cache: &AuthCache,
 ) -> Result<Admitted, RequestError> {
     if !tables.is_ready() {
         return Err(RequestError::NotReady);
+    }
+    if tables.freshness.is_stale() {
+        return Err(RequestError::Stale);
     }
     let credential = head.credential.ok_or(RequestError::NoKey)?;
     let key = credential.token.of(head_bytes);
@@ -79,7 +84,7 @@ pub fn admit(
     if without(Feature::KeyCheck) {
         return Ok(Admitted { digest: KeyDigest([0; 32]), caller: Caller::unchecked(), revision });
     }
-    let digest = KeyDigest(Sha256::digest(key).into());
+    let digest = known.unwrap_or_else(|| KeyDigest(Sha256::digest(key).into()));
     // A key that was looked up before needs no check of its form.
     let caller = match cache.known(&digest) {
         Some(caller) => caller,

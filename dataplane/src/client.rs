@@ -13,27 +13,22 @@ use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use wire::id::KeyDigest;
+
 use crate::error::{Failure, Overload, Reply, RequestError};
 use crate::http::fields::Persist;
 use crate::http::framing::{BodyDecoder, BodyFraming};
 use crate::http::head_end::HeadEnd;
 use crate::http::head_write;
+use crate::http::known_head::{self, KnownHead};
 use crate::http::request_head::{Method, RequestHead};
 use crate::net::Stream;
 use crate::sys;
 use crate::watch::{Fired, Watch};
 use crate::worker::Worker;
 
-/// How long a connection may be open between requests.
-pub const IDLE_LIMIT: Duration = Duration::from_secs(75);
-/// How long a head may take from its first byte on, in all.
-pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// How long a body may take, beside a second for each `BODY_RATE_MIN` bytes.
-pub const BODY_LIMIT: Duration = Duration::from_secs(30);
-/// The least rate of a body, in bytes a second.
+/// The least rate of a body, in bytes a second, beyond what `limits.body` allows any.
 pub const BODY_RATE_MIN: usize = 4096;
-/// How long a client may leave what we write unread.
-pub const WRITE_LIMIT: Duration = Duration::from_secs(60);
 /// How long we read on after an answer that came before the end of its request.
 pub const LINGER_LIMIT: Duration = Duration::from_secs(2);
 /// How much of a request's body is read after its answer, to keep the connection.
@@ -71,8 +66,12 @@ pub struct Body {
 pub struct Client {
     stream: Stream,
     input: Vec<u8>,
+    /// The head that was read last.
+    known: Option<Box<KnownHead>>,
     /// Where the next request begins, once all of this one is here.
     complete: Option<usize>,
+    /// Whether anything of an answer to this request may have gone out.
+    answering: bool,
     permit: BodyPermit,
     /// Its entry in the worker's sweep.
     pub watch: Watch,
@@ -84,7 +83,8 @@ impl Client {
     pub fn new(stream: Stream, worker: Rc<Worker>) -> Self {
         let watch = worker.watches.add();
         let permit = BodyPermit::new(&worker);
-        Self { stream, input: Vec::with_capacity(INPUT_BYTES), complete: None, permit, watch, worker }
+        let input = Vec::with_capacity(INPUT_BYTES);
+        Self { stream, input, known: None, complete: None, answering: false, permit, watch, worker }
     }
 
     /// The descriptor.
@@ -97,6 +97,19 @@ impl Client {
         &self.worker
     }
 
+    /// The digest of the key in the head that was read last, if it was accepted before.
+    pub fn known_digest(&self) -> Option<KeyDigest> {
+        self.known.as_ref().and_then(|known| known.digest())
+    }
+
+    /// The key in the head that was read last was accepted, and has this digest.
+    pub fn key_accepted(&mut self, digest: KeyDigest) {
+        self.watch.set_key((&digest).into());
+        if let Some(known) = &mut self.known {
+            known.accepted(digest);
+        }
+    }
+
     /// What the client sent and was not released yet.
     pub fn input(&self) -> &[u8] {
         &self.input
@@ -106,17 +119,26 @@ impl Client {
     pub async fn read_head(&mut self) -> Result<Option<Received>, RequestError> {
         let mut end = HeadEnd::of_request();
         let mut began = None;
-        self.complete = None;
+        (self.complete, self.answering) = (None, false);
         loop {
             if !self.input.is_empty() {
-                let began = *began.get_or_insert_with(Instant::now);
+                let first = began.is_none();
+                let at = *began.get_or_insert_with(Instant::now);
+                let again = self.known.as_ref().filter(|_| first);
+                if let Some((head, len)) = again.and_then(|known| known.recognise(&self.input)) {
+                    return Ok(Some(Received { head, len, at }));
+                }
                 if let Some(len) = end.find(&self.input)? {
                     let head = RequestHead::parse(&self.input[..len])?;
-                    return Ok(Some(Received { head, len, at: began }));
+                    if self.stream.carries_requests() {
+                        known_head::remember(&mut self.known, &self.input[..len], &head);
+                    }
+                    return Ok(Some(Received { head, len, at }));
                 }
             }
             let idle = began.is_none();
-            let limit = began.map_or(IDLE_LIMIT, |began| HEAD_LIMIT.saturating_sub(began.elapsed()));
+            let limits = &self.worker.limits;
+            let limit = began.map_or(limits.idle, |began| limits.head.saturating_sub(began.elapsed()));
             self.watch.set_idle(idle);
             let got = self.read_more(INPUT_BYTES, limit).await;
             self.watch.set_idle(false);
@@ -169,13 +191,13 @@ impl Client {
             if !continued {
                 continued = true;
                 let interim = head_write::CONTINUE.to_vec();
-                self.write(interim, 0..head_write::CONTINUE.len())
+                self.write_out(interim, 0..head_write::CONTINUE.len())
                     .await
                     .map_err(|Gone| Failure::ClientLeft)?;
             }
-            let allowed = BODY_LIMIT + Duration::from_secs(((body_end - start) / BODY_RATE_MIN) as u64);
+            let for_bytes = Duration::from_secs(((body_end - start) / BODY_RATE_MIN) as u64);
             let took = Duration::from_millis(self.worker.watches.now_ms() - began_ms);
-            let limit = allowed.saturating_sub(took);
+            let limit = (self.worker.limits.body + for_bytes).saturating_sub(took);
             match self.read_more(READ_BYTES_MAX.min(self.input.len().max(INPUT_BYTES)), limit).await {
                 Ok(1..) => {}
                 Err(Fired::Deadline) => return Err(RequestError::Slow.into()),
@@ -207,9 +229,19 @@ impl Client {
         Ok(result.unwrap_or(0))
     }
 
-    /// Writes `buffer[range]` whole and gives the buffer back.
+    /// Whether anything of an answer to the request at hand may have gone out.
+    pub fn is_answering(&self) -> bool {
+        self.answering
+    }
+
+    /// Writes `buffer[range]`, a part of the answer, whole and gives the buffer back.
     pub async fn write(&mut self, buffer: Vec<u8>, range: Range<usize>) -> Result<Vec<u8>, Gone> {
-        match self.watch.run(WRITE_LIMIT, self.stream.write_all(buffer, range)).await {
+        self.answering = true;
+        self.write_out(buffer, range).await
+    }
+
+    async fn write_out(&mut self, buffer: Vec<u8>, range: Range<usize>) -> Result<Vec<u8>, Gone> {
+        match self.watch.run(self.worker.limits.write, self.stream.write_all(buffer, range)).await {
             Ok((Ok(()), buffer)) => Ok(buffer),
             Ok((Err(_), _)) | Err(_) => Err(Gone),
         }

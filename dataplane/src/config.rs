@@ -1,20 +1,23 @@
 //! The data plane's configuration: as the administrator wrote it, then as the program needs it.
 //!
-//! One TOML file. Nothing secret may stand in it: a credential names the environment variable or the file
-//! that holds it, and the hosts it may be sent to, so that whoever administers the registry can't have it
-//! sent elsewhere.
+//! One TOML file. Nothing secret may stand in it, and no error repeats what may be one.
+
+/// Upstream credentials.
+mod credential;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use crate::spool::SyncPolicy;
 use crate::tls::certificate::CertificateFiles;
 use crate::tls::clients::{ClientTls, TlsFiles};
+
+pub use credential::{Credential, Host};
 
 /// Why a configuration can't be used. One line for the administrator.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,7 @@ struct Written {
     ops: WrittenListener,
     control: WrittenControl,
     #[serde(default)]
-    credentials: HashMap<String, WrittenCredential>,
+    credentials: HashMap<String, credential::Written>,
     #[serde(default)]
     limits: WrittenLimits,
     #[serde(default)]
@@ -100,25 +103,40 @@ struct WrittenListener {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenControl {
-    socket: PathBuf,
+    socket: Option<OneOrMore<PathBuf>>,
+    address: Option<OneOrMore<String>>,
+    stale_limit_seconds: Option<u64>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenCredential {
-    env: Option<String>,
-    file: Option<PathBuf>,
-    hosts: Vec<String>,
+/// Where several control planes share a registry.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore<T> {
+    One(T),
+    More(Vec<T>),
+}
+
+impl<T> OneOrMore<T> {
+    fn all(self) -> Vec<T> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::More(all) => all,
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenLimits {
     connections: Option<usize>,
-    exchanges: Option<usize>,
-    body_mib: Option<usize>,
-    bodies_total_mib: Option<usize>,
+    exchanges: Option<u64>,
+    body_mib: Option<u64>,
+    bodies_total_mib: Option<u64>,
     drain_seconds: Option<u64>,
+    idle_seconds: Option<u64>,
+    head_seconds: Option<u64>,
+    body_seconds: Option<u64>,
+    write_seconds: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -126,14 +144,6 @@ struct WrittenLimits {
 struct WrittenUsage {
     sync: Option<String>,
     retention_minutes: Option<u64>,
-}
-
-/// A secret that an upstream asks for, and where it may go.
-pub struct Credential {
-    /// The secret.
-    pub secret: Zeroizing<String>,
-    /// `host:port`, lower case.
-    pub hosts: Vec<String>,
 }
 
 /// Limits of the process; ARCHITECTURE.md has the table.
@@ -149,6 +159,23 @@ pub struct Limits {
     pub bodies_bytes_max: usize,
     /// How long streams may go on after the process was told to end.
     pub drain: Duration,
+    /// How long a client's connection may be open between requests.
+    pub idle: Duration,
+    /// How long a head may take from its first byte on, in all, and a TLS handshake.
+    pub head: Duration,
+    /// How long a body may take, beside a second for each `BODY_RATE_MIN` bytes.
+    pub body: Duration,
+    /// How long a client may leave what we write unread.
+    pub write: Duration,
+}
+
+/// Where the control planes are; the first is used first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// On this host: their sockets.
+    Sockets(Vec<PathBuf>),
+    /// On other hosts, which are reached over TLS: each `host:port`.
+    Remote(Vec<String>),
 }
 
 /// The configuration as the program needs it.
@@ -165,8 +192,10 @@ pub struct Config {
     pub http_tls: Option<ClientTls>,
     /// Where health and metrics are.
     pub ops: SocketAddr,
-    /// The control plane's socket.
-    pub control_socket: PathBuf,
+    /// Where the control plane is.
+    pub control: Control,
+    /// How long requests are served without word of the control plane; for ever without it.
+    pub stale_limit: Option<Duration>,
     /// Upstream credentials by name.
     pub credentials: HashMap<String, Credential>,
     /// Limits.
@@ -179,19 +208,63 @@ pub struct Config {
     pub upstream_ca_file: Option<PathBuf>,
 }
 
-const MIB: usize = 1 << 20;
+/// What a limit of time towards clients may be.
+const CLIENT_SECONDS: RangeInclusive<u64> = 1..=86_400;
+
+/// The least is well above the ten seconds after which the control plane gives word of itself.
+const STALE_LIMIT_SECONDS: RangeInclusive<u64> = 30..=10 * 365 * 24 * 60 * 60;
 
 impl Config {
+    /// Reads of `file` what enrolling needs: the data directory, and the control plane's `host:port`.
+    pub fn load_for_enrolling(file: &Path) -> Result<(PathBuf, String), ConfigError> {
+        let written = read(file)?;
+        match written.control.place() {
+            Ok(Control::Remote(mut addresses)) => Ok((written.data_dir, addresses.swap_remove(0))),
+            Ok(Control::Sockets(_)) => Err(ConfigError::Value {
+                file: file.to_owned(),
+                key: "control.socket".to_owned(),
+                problem:
+                    "on the control plane's own host nothing is to be enrolled; elsewhere set control.address"
+                        .to_owned(),
+            }),
+            Err(problem) => {
+                Err(ConfigError::Value { file: file.to_owned(), key: "control".to_owned(), problem })
+            }
+        }
+    }
+
     /// Reads `file`, and the credentials that it names.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
-        let written: Written = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            let problem = format!("line {line}: {}", error.message().lines().next().unwrap_or_default());
-            ConfigError::Malformed { file: file.to_owned(), problem }
-        })?;
-        written.check(file)
+        read(file)?.check(file)
+    }
+}
+
+fn read(file: &Path) -> Result<Written, ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+        let problem = format!("line {line}: {}", secret::without_values(error.message()));
+        ConfigError::Malformed { file: file.to_owned(), problem }
+    })
+}
+
+impl WrittenControl {
+    fn place(&self) -> Result<Control, String> {
+        const EITHER: &str =
+            "give either socket (on this host) or address (host:port, over TLS), one or a list";
+        let is_address = |address: &String| {
+            let parts = address.rsplit_once(':');
+            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        let given = (self.socket.clone().map(OneOrMore::all), self.address.clone().map(OneOrMore::all));
+        match given {
+            (Some(sockets), None) if !sockets.is_empty() => Ok(Control::Sockets(sockets)),
+            (None, Some(addresses)) if addresses.is_empty() => Err(EITHER.to_owned()),
+            (None, Some(addresses)) if addresses.iter().all(is_address) => Ok(Control::Remote(addresses)),
+            (None, Some(_)) => Err("address is host:port".to_owned()),
+            _ => Err(EITHER.to_owned()),
+        }
     }
 }
 
@@ -207,26 +280,22 @@ impl Written {
             count @ 1..=1024 => u16::try_from(count).unwrap_or(1),
             count => return Err(bad("workers", format!("{count} is not between 1 and 1024"))),
         };
-        let exchanges = self.limits.exchanges.unwrap_or(65_536);
-        let body_mib = self.limits.body_mib.unwrap_or(32);
-        let bodies_total_mib = self.limits.bodies_total_mib.unwrap_or(1024);
-        for (key, value, range) in [
-            ("limits.exchanges", exchanges, 64..=4_194_304),
-            ("limits.body_mib", body_mib, 1..=1024),
-            ("limits.bodies_total_mib", bodies_total_mib, body_mib..=1_048_576),
-        ] {
-            if !range.contains(&value) {
-                let (start, end) = range.into_inner();
-                return Err(bad(key, format!("{value} is not between {start} and {end}")));
-            }
-        }
+        let limits = self.limits.check(workers).map_err(|(key, problem)| bad(key, problem))?;
         let spool_sync = match self.usage.sync.as_deref() {
             None | Some("interval") => SyncPolicy::Interval,
             Some("always") => SyncPolicy::Always,
             Some("never") => SyncPolicy::Never,
             Some(_) => return Err(bad("usage.sync", "is none of always, interval, never".to_owned())),
         };
-        let per_worker = |total: usize| total.div_ceil(usize::from(workers));
+        let control = self.control.place().map_err(|problem| bad("control", problem))?;
+        let stale_limit = match self.control.stale_limit_seconds {
+            Some(seconds) if !STALE_LIMIT_SECONDS.contains(&seconds) => {
+                let (least, most) = STALE_LIMIT_SECONDS.into_inner();
+                let problem = format!("{seconds} is not between {least} and {most}");
+                return Err(bad("control.stale_limit_seconds", problem));
+            }
+            seconds => seconds.map(Duration::from_secs),
+        };
         Ok(Config {
             runtime_dir: self.runtime_dir.unwrap_or_else(|| self.data_dir.join("run")),
             data_dir: self.data_dir,
@@ -234,22 +303,43 @@ impl Written {
             http: self.http.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
             http_tls: self.http.tls.map(|written| client_tls(file, written)).transpose()?,
             ops: self.ops.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 9180))),
-            control_socket: self.control.socket,
-            credentials: self
-                .credentials
-                .into_iter()
-                .map(|(name, written)| Ok((name.clone(), credential(file, &name, written)?)))
-                .collect::<Result<_, ConfigError>>()?,
-            limits: Limits {
-                connections_per_worker: per_worker(self.limits.connections.unwrap_or(65_536)),
-                exchanges_per_worker: per_worker(exchanges),
-                body_bytes_max: body_mib * MIB,
-                bodies_bytes_max: bodies_total_mib * MIB,
-                drain: Duration::from_secs(self.limits.drain_seconds.unwrap_or(30)),
-            },
+            control,
+            stale_limit,
+            credentials: credential::read_all(file, self.credentials)?,
+            limits,
             spool_sync,
             spool_retention: Duration::from_secs(60 * self.usage.retention_minutes.unwrap_or(15)),
             upstream_ca_file: self.upstream_ca_file,
+        })
+    }
+}
+
+impl WrittenLimits {
+    /// What they come to with so many workers; else a key, and what is wrong with its value.
+    fn check(&self, workers: u16) -> Result<Limits, (&'static str, String)> {
+        let in_range = |key, value: u64, range: RangeInclusive<u64>| {
+            let problem = format!("{value} is not between {} and {}", range.start(), range.end());
+            if range.contains(&value) { Ok(value) } else { Err((key, problem)) }
+        };
+        let exchanges = in_range("limits.exchanges", self.exchanges.unwrap_or(65_536), 64..=4_194_304)?;
+        let body_mib = in_range("limits.body_mib", self.body_mib.unwrap_or(32), 1..=1024)?;
+        let all_mib = self.bodies_total_mib.unwrap_or(1024);
+        let all_mib = in_range("limits.bodies_total_mib", all_mib, body_mib..=1_048_576)?;
+        let seconds = |key, written: Option<u64>, default| {
+            in_range(key, written.unwrap_or(default), CLIENT_SECONDS).map(Duration::from_secs)
+        };
+        let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let per_worker = |total: usize| total.div_ceil(usize::from(workers));
+        Ok(Limits {
+            connections_per_worker: per_worker(self.connections.unwrap_or(65_536)),
+            exchanges_per_worker: per_worker(size(exchanges)),
+            body_bytes_max: size(body_mib << 20),
+            bodies_bytes_max: size(all_mib << 20),
+            drain: Duration::from_secs(self.drain_seconds.unwrap_or(30)),
+            idle: seconds("limits.idle_seconds", self.idle_seconds, 75)?,
+            head: seconds("limits.head_seconds", self.head_seconds, 10)?,
+            body: seconds("limits.body_seconds", self.body_seconds, 30)?,
+            write: seconds("limits.write_seconds", self.write_seconds, 60)?,
         })
     }
 }
@@ -267,30 +357,6 @@ fn client_tls(file: &Path, written: WrittenTls) -> Result<ClientTls, ConfigError
         key: error.key.to_owned(),
         problem: format!("{}: {}", error.file, error.problem),
     })
-}
-
-fn credential(file: &Path, name: &str, written: WrittenCredential) -> Result<Credential, ConfigError> {
-    let bad = |problem: String| ConfigError::Value {
-        file: file.to_owned(),
-        key: format!("credentials.{name}"),
-        problem,
-    };
-    let secret = match (&written.env, &written.file) {
-        (Some(variable), None) => std::env::var(variable)
-            .map_err(|_| bad(format!("the environment has no variable {variable}, or it is not UTF-8")))?,
-        (None, Some(path)) => std::fs::read_to_string(path)
-            .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-            .map_err(|error| bad(format!("{}: {error}", path.display())))?,
-        _ => return Err(bad("give either env (a variable's name) or file (a path)".to_owned())),
-    };
-    if secret.is_empty() || secret.bytes().any(|byte| !(0x21..0x7f).contains(&byte)) {
-        return Err(bad("the secret is empty, or has bytes that a header can't carry".to_owned()));
-    }
-    if written.hosts.is_empty() {
-        return Err(bad("hosts is empty: name the host:port it may be sent to".to_owned()));
-    }
-    let hosts = written.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect();
-    Ok(Credential { secret: Zeroizing::new(secret), hosts })
 }
 
 #[cfg(test)]
@@ -311,8 +377,25 @@ mod tests {
         let config = load(LEAST).unwrap();
         assert_eq!(config.http.to_string(), "127.0.0.1:8080");
         assert_eq!(config.limits.body_bytes_max, 32 << 20);
+        let limits = [config.limits.idle, config.limits.head, config.limits.body, config.limits.write];
+        assert_eq!(limits.map(|limit| limit.as_secs()), [75, 10, 30, 60]);
         assert_eq!(config.spool_sync, SyncPolicy::Interval);
         assert_eq!(config.runtime_dir, Path::new("/d/run"));
+    }
+
+    #[test]
+    fn control_planes_are_one_or_a_list() {
+        let control = |text: &str| load(&format!("data_dir = '/d'\n[control]\n{text}\n")).map(|c| c.control);
+        let sockets = |all: &[&str]| Ok(Control::Sockets(all.iter().map(PathBuf::from).collect()));
+        assert_eq!(control("socket = '/a'"), sockets(&["/a"]));
+        assert_eq!(control("socket = ['/a', '/b']"), sockets(&["/a", "/b"]));
+        let addresses = vec!["a:1".to_owned(), "b:2".to_owned()];
+        assert_eq!(control("address = ['a:1', 'b:2']"), Ok(Control::Remote(addresses)));
+        for bad in
+            ["socket = []", "address = []", "address = ['a:1', 'b']", "socket = ['/a']\naddress = 'a:1'"]
+        {
+            assert!(control(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -320,18 +403,42 @@ mod tests {
         let cases = [
             (format!("workers = 0\n{LEAST}"), "workers: 0 is not between 1 and 1024"),
             (format!("{LEAST}[usage]\nsync = 'often'\n"), "usage.sync: is none of always, interval, never"),
-            (format!("{LEAST}[credentials.A]\nhosts = ['h:1']\n"), "give either env"),
+            (format!("{LEAST}[credentials.A]\nhosts = ['h:1']\n"), "credentials.A: give one of env"),
             (
                 format!("{LEAST}[credentials.A]\nenv = 'LIUTONG_NOT_SET'\nhosts = ['h:1']\n"),
-                "LIUTONG_NOT_SET",
+                "credentials.A.env: the environment variable that is named here is not set",
             ),
-            (format!("{LEAST}[credentials.A]\nsecret = 's'\nhosts = ['h:1']\n"), "unknown field `secret`"),
+            (format!("{LEAST}[credentials.A]\nenv = 'PATH'\nhosts = ['h']\n"), "A.hosts: each is host:port"),
+            (format!("{LEAST}[credentials.A]\nenv = 'PATH'\nhosts = []\n"), "A.hosts: name the host:port"),
+            (format!("{LEAST}address = 'h:1'\n"), "either socket"),
+            ("data_dir = '/d'\n[control]\naddress = 'h'\n".to_owned(), "host:port"),
+            (format!("{LEAST}stale_limit_seconds = 1\n"), "control.stale_limit_seconds: 1 is not between"),
+            (format!("{LEAST}[limits]\nidle_seconds = 0\n"), "limits.idle_seconds: 0 is not between 1 and"),
             (format!("colour = 1\n{LEAST}"), "line 1: unknown field `colour`"),
         ];
         for (text, expected) in cases {
             let error = load(&text).err().unwrap();
             assert!(error.contains(expected), "{error}");
             assert!(error.contains("dataplane.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_stands_in_the_file_is_refused_and_not_repeated() {
+        const MARKER: &str = "sk-proj-hunter2";
+        for written in [
+            format!("[credentials.A]\nsecret = '{MARKER}'\nhosts = ['h:1']"),
+            format!("[credentials.A]\napi_key = '{MARKER}'\nenv = 'PATH'\nhosts = ['h:1']"),
+            format!("[credentials.A]\nenv = '{MARKER}'\nhosts = ['h:1']"),
+            format!("[credentials.A]\nfile = '{MARKER}'\nhosts = ['h:1']"),
+            format!("[credentials.A]\nsystemd_credential = '{MARKER}'\nhosts = ['h:1']"),
+            format!("[credentials.A]\nenv = 'PATH'\nhosts = ['{MARKER}']"),
+            format!("[credentials.A]\nenv = 'PATH'\nhosts = '{MARKER}'"),
+            format!("[credentials]\nA = '{MARKER}'"),
+            format!("[usage]\nsync = '{MARKER}'"),
+        ] {
+            let error = load(&format!("{LEAST}{written}\n")).err().unwrap();
+            assert!(!error.contains("hunter2") && error.lines().count() == 1, "{written}: {error}");
         }
     }
 }

@@ -21,6 +21,9 @@ pub enum RequestError {
     /// No snapshot yet.
     #[error("no snapshot of the registry yet")]
     NotReady,
+    /// Cut off from the control plane for longer than the configuration allows.
+    #[error("the tables are older than control.stale_limit_seconds allows")]
+    Stale,
     /// Usage could not be recorded, or there are too many exchanges or bytes under way.
     #[error("overloaded: {0}")]
     Overloaded(Overload),
@@ -60,6 +63,12 @@ pub enum RequestError {
     /// The upstream took too long.
     #[error("upstream too slow")]
     UpstreamSlow,
+    /// The process ends, and the request took longer than it waits for.
+    #[error("cut at the end of the process")]
+    Ending,
+    /// What served it panicked.
+    #[error("a fault of our own")]
+    Internal,
 }
 
 /// What there is too much of.
@@ -178,17 +187,6 @@ impl RequestError {
             Self::Slow => {
                 Reply::new(408, INVALID, "request_timeout", "The request was not received in time.").closing()
             }
-            Self::NotReady => Reply::new(
-                503,
-                SERVER,
-                "not_ready",
-                "The gateway is starting and does not know its keys yet. Try again shortly.",
-            )
-            .with(RETRY_SOON),
-            Self::Overloaded(_) => {
-                Reply::new(503, SERVER, "gateway_overloaded", "The gateway is overloaded. Try again shortly.")
-                    .with(RETRY_SOON)
-            }
             Self::NoKey => Reply::new(
                 401,
                 INVALID,
@@ -232,16 +230,31 @@ impl RequestError {
                 "The model in the path differs from the model in the body.",
             )
             .about("model"),
-            Self::Unavailable | Self::UpstreamCredential | Self::UpstreamBroken | Self::UpstreamSlow => {
-                self.upstream_reply()
-            }
+            Self::NotReady
+            | Self::Stale
+            | Self::Overloaded(_)
+            | Self::Unavailable
+            | Self::UpstreamCredential
+            | Self::UpstreamBroken
+            | Self::UpstreamSlow
+            | Self::Ending
+            | Self::Internal => self.server_reply(),
         }
     }
 
-    /// What is told of an upstream's trouble. A request that may have been executed is not to be sent again.
-    fn upstream_reply(&self) -> Reply {
+    /// What is told of our own trouble and of an upstream's. A request that may have been executed is not to
+    /// be sent again.
+    fn server_reply(&self) -> Reply {
         let server = |status, code, message| Reply::new(status, SERVER, code, message);
         match self {
+            Self::NotReady | Self::Stale => {
+                let message = "The gateway does not know at present which keys are good. Try again shortly.";
+                server(503, "not_ready", message).with(RETRY_SOON)
+            }
+            Self::Overloaded(_) => {
+                let message = "The gateway is overloaded. Try again shortly.";
+                server(503, "gateway_overloaded", message).with(RETRY_SOON)
+            }
             Self::UpstreamCredential => {
                 let message = "The server for this model refused the gateway. Tell your administrator.";
                 server(503, "upstream_unavailable", message).with(NO_RETRY)
@@ -252,6 +265,14 @@ impl RequestError {
             Self::UpstreamSlow => {
                 server(504, "upstream_timeout", "The server for this model did not answer in time.")
                     .with(NO_RETRY)
+            }
+            Self::Ending => {
+                let message = "The gateway ended before the answer was complete.";
+                server(503, "gateway_overloaded", message).with(NO_RETRY).closing()
+            }
+            Self::Internal => {
+                let message = "The gateway failed to serve the request. Tell your administrator.";
+                server(500, "internal_error", message).with(NO_RETRY).closing()
             }
             _ => server(503, "upstream_unavailable", "No server for this model is reachable. Try again.")
                 .with(RETRY_SOON),
@@ -270,6 +291,10 @@ fn head_reply(error: HeadError) -> Reply {
         405 => method_reply("allow: GET, POST\r\n").closing(),
         417 => {
             Reply::new(status, INVALID, "expectation_failed", "The expectation is not supported.").closing()
+        }
+        400 if error == HeadError::Version => {
+            let message = "This version of HTTP is not served here: HTTP/1.1 is, and HTTP/2 over TLS.";
+            Reply::new(status, INVALID, "invalid_request", message).closing()
         }
         431 => Reply::new(status, INVALID, "request_too_large", "The request head is larger than the limit.")
             .closing(),
@@ -308,6 +333,16 @@ pub const STREAM_ERROR_EVENT: &[u8] =
     b"data: {\"error\":{\"message\":\"The server for this model broke off its \
 answer.\",\"type\":\"server_error\",\"param\":null,\"code\":\"upstream_error\"}}\n\n";
 
+/// What a stream ends with whose key was revoked, where it stands between two events. The connection is cut
+/// after it.
+pub const STREAM_REVOKED_EVENT: &[u8] = b"data: {\"error\":{\"message\":\"The API key was revoked.\",\
+\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"invalid_api_key\"}}\n\n";
+
+/// The last event of a stream that is cut at the end of the process.
+pub const STREAM_ENDING_EVENT: &[u8] =
+    b"data: {\"error\":{\"message\":\"The gateway ended before the answer was complete.\",\
+\"type\":\"server_error\",\"param\":null,\"code\":\"gateway_overloaded\"}}\n\n";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +357,7 @@ mod tests {
             E::BodyFraming,
             E::Slow,
             E::NotReady,
+            E::Stale,
             E::Overloaded(Overload::Spool),
             E::NoKey,
             E::BadKey,
@@ -343,6 +379,8 @@ mod tests {
             E::UpstreamCredential,
             E::UpstreamBroken,
             E::UpstreamSlow,
+            E::Ending,
+            E::Internal,
         ]
     }
 
@@ -361,9 +399,8 @@ mod tests {
 
     #[test]
     fn our_own_trouble_is_never_the_clients_fault() {
-        for error in
-            [RequestError::NotReady, RequestError::Overloaded(Overload::Slots), RequestError::Unavailable]
-        {
+        let overloaded = RequestError::Overloaded(Overload::Slots);
+        for error in [RequestError::NotReady, RequestError::Stale, overloaded, RequestError::Unavailable] {
             let reply = error.reply();
             assert_eq!((reply.status, reply.kind), (503, "server_error"), "{error}");
             assert!(reply.headers.contains("retry-after: 1"), "{error}");
@@ -372,9 +409,8 @@ mod tests {
 
     #[test]
     fn what_may_have_been_executed_is_not_retried_by_sdks() {
-        for error in
-            [RequestError::UpstreamBroken, RequestError::UpstreamSlow, RequestError::UpstreamCredential]
-        {
+        use RequestError as E;
+        for error in [E::UpstreamBroken, E::UpstreamSlow, E::UpstreamCredential, E::Ending, E::Internal] {
             assert_eq!(error.reply().headers, NO_RETRY, "{error}");
         }
     }
@@ -388,10 +424,16 @@ mod tests {
 
     #[test]
     fn a_broken_stream_says_so_in_an_event() {
-        let event = std::str::from_utf8(STREAM_ERROR_EVENT).unwrap();
-        let json = event.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap();
-        let json: serde_json::Value = serde_json::from_str(json).unwrap();
-        assert_eq!(json["error"]["code"], "upstream_error");
-        assert_eq!(json["error"].as_object().unwrap().len(), 4);
+        for (event, code) in [
+            (STREAM_ERROR_EVENT, "upstream_error"),
+            (STREAM_REVOKED_EVENT, "invalid_api_key"),
+            (STREAM_ENDING_EVENT, "gateway_overloaded"),
+        ] {
+            let event = std::str::from_utf8(event).unwrap();
+            let json = event.strip_prefix("data: ").unwrap().strip_suffix("\n\n").unwrap();
+            let json: serde_json::Value = serde_json::from_str(json).unwrap();
+            assert_eq!(json["error"]["code"], code);
+            assert_eq!(json["error"].as_object().unwrap().len(), 4);
+        }
     }
 }

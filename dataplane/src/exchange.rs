@@ -161,7 +161,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        // Whoever drops an exchange unsettled has given its client no complete answer.
-        self.settle(if self.event.status == 0 { 500 } else { CLIENT_LEFT });
+        // Whoever drops an exchange unsettled has given its client no complete answer; the fault of a panic
+        // is ours, whatever had come before it.
+        let ours = self.event.status == 0 || std::thread::panicking();
+        self.settle(if ours { RequestError::Internal.reply().status } else { CLIENT_LEFT });
     }
 }

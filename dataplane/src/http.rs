@@ -9,7 +9,8 @@
 //!
 //!   * the result does not depend on how the bytes were split into reads
 //!   * each byte of a head or a body is looked at a bounded number of times, however slowly it arrives
-//!   * nothing here allocates, but for `head_write`, which appends to the caller's buffer
+//!   * nothing here allocates, but for `head_write`, which appends to the caller's buffer, and `known_head`,
+//!     once for a connection
 //!   * no error, and no `Debug` text, holds a byte of the message
 
 /// The chunked transfer coding, decoded in place.
@@ -24,6 +25,8 @@ pub mod head_end;
 pub mod head_error;
 /// Heads and chunk size lines for the way out.
 pub mod head_write;
+/// The head that a connection sent last, recognised when it comes again.
+pub mod known_head;
 /// The lines of a head: start line, names, values.
 mod lines;
 /// A client's request head.

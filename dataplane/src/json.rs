@@ -234,7 +234,8 @@ impl MemberScan {
         let quote = from + usize::from(piece[from] == b' ');
         let inside = piece.get(quote + 1..).filter(|_| piece[quote] == b'"')?;
         let stops = step::text_stops(inside.first_chunk()?);
-        let len = stops.trailing_zeros() as usize;
+        // Without any, the key is longer, and nothing is known of where it ends.
+        let len = Some(stops).filter(|stops| *stops != 0)?.trailing_zeros() as usize;
         let key = inside.get(..len).filter(|_| inside.get(len..len + 2) == Some(b"\":"))?;
         let colon = quote + 1 + len + 1;
         let start = colon + 1 + usize::from(*piece.get(colon + 1)? == b' ');

@@ -22,6 +22,10 @@ pub mod sse;
 /// How many tokens an answer used.
 pub mod meter;
 
+/// What must hold whatever the bytes are; for fuzzing.
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod checks;
+
 /// The configuration.
 pub mod config;
 
@@ -51,6 +55,9 @@ pub mod tls;
 
 /// A client's connection.
 pub mod client;
+
+/// HTTP/2 for clients.
+pub mod http2;
 
 /// The whole path of a request.
 pub mod serve;
@@ -88,11 +95,16 @@ pub mod slots;
 /// Usage events on disk, and how they are shipped.
 pub mod spool;
 
+/// Who this node is towards a control plane on another host.
+pub mod identity;
 /// The connection to the control plane.
 pub mod link;
 
 /// Keeping the tables as the control plane has them.
 pub mod sync;
+
+/// What was given out and where it is, for the control plane to hold against what it has.
+pub mod account;
 
 /// Counters.
 pub mod metrics;

@@ -6,16 +6,27 @@
 //! that the protocol has.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use thiserror::Error;
 use wire::codec::DecodeError;
 use wire::frame::{Frame, Hello};
 use wire::id::{Generation, RegistryId};
+
+pub use self::several::Several;
+
+use self::several::Over;
+use self::stream::Stream;
+use crate::identity::Identity;
+
+/// Several control planes of one registry.
+mod several;
+/// What carries the frames.
+mod stream;
 
 /// How long a read or a write blocks before the stop flag is looked at.
 const SLICE: Duration = Duration::from_millis(50);
@@ -29,10 +40,14 @@ const READ_BYTES: usize = 64 * 1024;
 const KEEP_BYTES: usize = 1024 * 1024;
 
 /// Where the control plane is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Address {
     /// A Unix socket on this host.
     Unix(PathBuf),
+    /// A host that is reached over TLS: which of the identity's addresses.
+    Tls(Arc<Identity>, usize),
+    /// Several, of which one is used.
+    Several(Arc<Several>),
 }
 
 /// Why a connection ended.
@@ -47,6 +62,9 @@ pub enum LinkError {
     /// The peer sent bytes that are no frame.
     #[error("control plane: {0}")]
     Decode(#[from] DecodeError),
+    /// The peer said no.
+    #[error("the control plane refuses this node: {0}")]
+    Refused(String),
     /// The peer sent a frame that has no place there.
     #[error("control plane sent a frame that was not expected")]
     Unexpected,
@@ -58,16 +76,10 @@ pub enum LinkError {
     Stopped,
 }
 
-/// The transport. TLS joins here.
-#[derive(Debug)]
-enum Stream {
-    Unix(UnixStream),
-}
-
 /// A connection.
-#[derive(Debug)]
 pub struct Link {
     stream: Stream,
+    over: Option<Over>,
     stop: Arc<AtomicBool>,
     received: Vec<u8>,
     sending: Vec<u8>,
@@ -76,13 +88,38 @@ pub struct Link {
 impl Link {
     /// Connects. Every call on the connection ends with `Stopped` soon after `stop` is raised.
     pub fn connect(address: &Address, stop: Arc<AtomicBool>) -> Result<Self, LinkError> {
-        let stream = match address {
-            Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
-        };
-        let Stream::Unix(socket) = &stream;
-        socket.set_read_timeout(Some(SLICE))?;
-        socket.set_write_timeout(Some(SLICE))?;
-        Ok(Self { stream, stop, received: Vec::new(), sending: Vec::new() })
+        match address {
+            Address::Unix(path) => Ok(Self::new(Stream::unix(path)?, stop)),
+            Address::Tls(identity, at) => Self::over_tls(&identity.addresses[*at], identity.config(), stop),
+            Address::Several(several) => several.connect(&stop),
+        }
+    }
+
+    /// The same, to `host:port` over TLS.
+    pub fn over_tls(
+        address: &str,
+        config: Arc<ClientConfig>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, LinkError> {
+        Ok(Self::new(Stream::tls(address, config)?, stop))
+    }
+
+    fn new(stream: Stream, stop: Arc<AtomicBool>) -> Self {
+        Self { stream, over: None, stop, received: Vec::new(), sending: Vec::new() }
+    }
+
+    fn over(self, over: Over) -> Self {
+        Self { over: Some(over), ..self }
+    }
+
+    /// Lets whoever connects next try another address after a failure.
+    fn note<T>(&self, outcome: Result<T, LinkError>) -> Result<T, LinkError> {
+        if let (Err(error), Some(over)) = (&outcome, &self.over)
+            && !matches!(error, LinkError::Stopped)
+        {
+            over.lost();
+        }
+        outcome
     }
 
     /// Introduces this process; gives the registry and its generation as the control plane says they are.
@@ -91,34 +128,52 @@ impl Link {
         match self.receive(WELCOME_MAX)? {
             Some(Frame::Welcome { registry, generation }) => Ok((registry, generation)),
             Some(_) => Err(LinkError::Unexpected),
-            None => Err(LinkError::Stalled(WELCOME_MAX)),
+            None => self.note(Err(LinkError::Stalled(WELCOME_MAX))),
         }
     }
 
     /// Sends a frame whole.
     pub fn send(&mut self, frame: &Frame) -> Result<(), LinkError> {
+        let sent = self.send_whole(frame);
+        self.note(sent)
+    }
+
+    fn send_whole(&mut self, frame: &Frame) -> Result<(), LinkError> {
         self.sending.clear();
         frame.encode(&mut self.sending);
         let (mut sent, mut progress) = (0, Instant::now());
         while sent < self.sending.len() {
-            let Stream::Unix(socket) = &mut self.stream;
-            match socket.write(&self.sending[sent..]) {
+            match self.stream.write(&self.sending[sent..]) {
                 Ok(0) => return Err(LinkError::Closed),
                 Ok(count) => (sent, progress) = (sent + count, Instant::now()),
                 Err(e) if is_slice_over(&e) => {}
                 Err(e) => return Err(e.into()),
             }
-            self.check_stop()?;
-            if progress.elapsed() > STALL_MAX {
-                return Err(LinkError::Stalled(STALL_MAX));
-            }
+            self.check_progress(progress)?;
         }
         self.sending.shrink_to(KEEP_BYTES);
+        // TLS may have taken more than it could send.
+        while let Err(e) = self.stream.flush() {
+            if !is_slice_over(&e) {
+                return Err(e.into());
+            }
+            self.check_progress(progress)?;
+        }
         Ok(())
+    }
+
+    fn check_progress(&self, last: Instant) -> Result<(), LinkError> {
+        self.check_stop()?;
+        if last.elapsed() > STALL_MAX { Err(LinkError::Stalled(STALL_MAX)) } else { Ok(()) }
     }
 
     /// Waits for the next frame, at most for `timeout` (to within a slice); `None` where none came.
     pub fn receive(&mut self, timeout: Duration) -> Result<Option<Frame>, LinkError> {
+        let received = self.receive_one(timeout);
+        self.note(received)
+    }
+
+    fn receive_one(&mut self, timeout: Duration) -> Result<Option<Frame>, LinkError> {
         let started = Instant::now();
         loop {
             if let Some((frame, used)) = Frame::decode(&self.received)? {
@@ -126,7 +181,10 @@ impl Link {
                 if self.received.is_empty() {
                     self.received.shrink_to(KEEP_BYTES);
                 }
-                return Ok(Some(frame));
+                return match frame {
+                    Frame::Refused { why } => Err(LinkError::Refused(why)),
+                    frame => Ok(Some(frame)),
+                };
             }
             self.check_stop()?;
             if started.elapsed() >= timeout {
@@ -141,8 +199,7 @@ impl Link {
         let missing = Frame::len_of(&self.received)?.map_or(0, |len| len.saturating_sub(held));
         // Room grows as bytes come, not as a header claims: double what is held, at most what is missing.
         self.received.resize(held + missing.min(held).max(READ_BYTES), 0);
-        let Stream::Unix(socket) = &mut self.stream;
-        let read = socket.read(&mut self.received[held..]);
+        let read = self.stream.read(&mut self.received[held..]);
         self.received.truncate(held + *read.as_ref().unwrap_or(&0));
         match read {
             Ok(0) => Err(LinkError::Closed),
@@ -164,7 +221,7 @@ fn is_slice_over(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::thread;
     use tempfile::TempDir;
     use wire::frame::Role;

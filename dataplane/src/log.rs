@@ -32,8 +32,12 @@ pub enum Entry<'a> {
     },
     /// The control plane can't be reached.
     ControlAway(&'a dyn fmt::Display),
+    /// The control plane has been away for longer than the configuration allows.
+    Stale(std::time::Duration),
     /// The tables can't be kept on disk.
     TablesNotKept(&'a dyn fmt::Display),
+    /// The numbers that exchanges get can't be kept on disk.
+    NumbersNotKept(&'a std::io::Error),
     /// A deployment can't be used as it is configured.
     Deployment {
         /// Its name.
@@ -41,10 +45,18 @@ pub enum Entry<'a> {
         /// Why.
         problem: &'a dyn fmt::Display,
     },
+    /// The node has a new certificate for the control plane.
+    CertificateRenewed,
+    /// It has not, and is near the end of the old one.
+    CertificateNotRenewed(&'a crate::identity::IdentityError),
     /// New certificates are in use.
     CertificatesNew,
     /// New certificates can't be used; the old ones are.
     CertificatesKept(&'a crate::tls::certificate::FileError),
+    /// Usage can't be written: new requests are refused.
+    SpoolFull(&'a std::io::Error),
+    /// It can again.
+    SpoolWrites,
     /// A worker's listener fails to accept.
     Accept(&'a std::io::Error),
     /// A task of a connection panicked; the connection is gone, the worker goes on.
@@ -68,12 +80,38 @@ impl fmt::Display for Entry<'_> {
                 write!(f, "the control plane's tables are here: generation {generation}, {keys} keys")
             }
             Self::ControlAway(error) => write!(f, "control plane away, serving on without it: {error}"),
+            Self::Stale(limit) => write!(
+                f,
+                "refusing requests until the control plane is back: it was away for more than {} s \
+                 (control.stale_limit_seconds)",
+                limit.as_secs()
+            ),
             Self::TablesNotKept(error) => write!(f, "can't keep the tables on disk: {error}"),
+            Self::NumbersNotKept(error) => {
+                write!(
+                    f,
+                    "can't keep the numbers of exchanges on disk, after a power cut it won't be known how many are lost: {error}"
+                )
+            }
             Self::Deployment { name, problem } => write!(f, "deployment {name}: {problem}"),
+            Self::CertificateRenewed => write!(f, "got a new certificate for the control plane"),
+            Self::CertificateNotRenewed(error) => {
+                write!(
+                    f,
+                    "the certificate for the control plane ends soon and is not renewed, trying on: {error}"
+                )
+            }
             Self::CertificatesNew => write!(f, "read the certificates again: new connections get them"),
             Self::CertificatesKept(error) => {
                 write!(f, "went on with the old certificates, for the new ones can't be used: {error}")
             }
+            Self::SpoolFull(error) => {
+                write!(
+                    f,
+                    "can't write usage, refusing new requests until it can be (make room, if the disk is full): {error}"
+                )
+            }
+            Self::SpoolWrites => write!(f, "usage is written again: requests are served"),
             Self::Accept(error) => write!(f, "can't accept connections: {error}"),
             Self::Panicked => write!(f, "a connection's task panicked; its exchange is settled"),
             Self::Draining => write!(f, "draining: no new connections, streams go on"),

@@ -36,6 +36,14 @@ counters! {
     tls_resumed: "liutong_tls_handshakes_resumed_total", "Completed TLS handshakes that resumed a session.";
     /// TLS handshakes that failed.
     tls_failed: "liutong_tls_handshakes_failed_total", "TLS handshakes with clients that failed or took too long.";
+    /// HTTP/2 connections.
+    http2_connections: "liutong_http2_connections_total", "Client connections that speak HTTP/2.";
+    /// HTTP/2 streams.
+    http2_streams: "liutong_http2_streams_total", "HTTP/2 streams taken up.";
+    /// HTTP/2 streams turned away at the limit of connections.
+    http2_streams_refused: "liutong_http2_streams_refused_total", "HTTP/2 streams refused at the limit of connections.";
+    /// HTTP/2 connections ended since their client only kept us busy.
+    http2_floods: "liutong_http2_floods_total", "HTTP/2 connections ended since their client only kept us busy.";
     /// Requests whose key was accepted.
     admitted: "liutong_exchanges_admitted_total", "Exchanges admitted: their key was accepted.";
     /// Requests answered without being admitted.

@@ -5,7 +5,7 @@
 //! client's. A future that is dropped loses its buffer to the kernel; the connection is closed then, so
 //! nobody misses it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
@@ -13,9 +13,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt};
 
+use crate::http2::stream::Http2Stream;
 use crate::runtime::TcpStream;
 use crate::sys;
 use crate::tls::TlsStream;
+use crate::watch::DEPARTURE_TOLD;
 
 /// A connected socket.
 pub enum Stream {
@@ -23,6 +25,8 @@ pub enum Stream {
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream>),
+    /// A stream of a client's HTTP/2 connection.
+    Http2(Box<Http2Stream>),
     /// Given away; whoever uses it all the same finds an end.
     Closed,
 }
@@ -37,6 +41,7 @@ impl Stream {
         match self {
             Self::Plain(tcp) => read_plain(tcp, buffer, at).await,
             Self::Tls(tls) => tls.read(buffer, at).await,
+            Self::Http2(stream) => stream.read(buffer, at).await,
             Self::Closed => (Ok(0), buffer),
         }
     }
@@ -46,8 +51,14 @@ impl Stream {
         match self {
             Self::Plain(tcp) => write_plain(tcp, buffer, range).await,
             Self::Tls(tls) => tls.write_all(buffer, range).await,
+            Self::Http2(stream) => stream.write_all(buffer, range).await,
             Self::Closed => (Err(io::ErrorKind::NotConnected.into()), buffer),
         }
+    }
+
+    /// Whether requests may follow the first one: a stream of HTTP/2 has no other.
+    pub fn carries_requests(&self) -> bool {
+        !matches!(self, Self::Http2(_))
     }
 
     /// Whether nothing has come that was not read: no byte, no end, no error.
@@ -60,6 +71,10 @@ impl Stream {
     pub async fn close(&mut self) -> io::Result<()> {
         match self {
             Self::Tls(tls) => tls.close().await,
+            Self::Http2(stream) => {
+                stream.close().await;
+                Ok(())
+            }
             Self::Plain(_) | Self::Closed => Ok(()),
         }
     }
@@ -76,13 +91,14 @@ impl Stream {
         match self {
             Self::Plain(tcp) => tcp.as_raw_fd(),
             Self::Tls(tls) => tls.fd(),
+            Self::Http2(_) => DEPARTURE_TOLD,
             Self::Closed => -1,
         }
     }
 }
 
 /// `Stream::read` for TCP.
-pub async fn read_plain(tcp: &mut TcpStream, mut buffer: Vec<u8>, at: usize) -> Done<usize> {
+pub async fn read_plain(tcp: &mut impl AsyncReadRent, mut buffer: Vec<u8>, at: usize) -> Done<usize> {
     buffer.truncate(at);
     let end = buffer.capacity();
     let (result, slice) = tcp.read(buffer.slice_mut(at..end)).await;
@@ -109,23 +125,38 @@ pub async fn write_plain(tcp: &mut TcpStream, buffer: Vec<u8>, range: Range<usiz
     }
 }
 
-/// Free buffers of one size, kept by a worker.
+/// How often a pool looks for buffers that nobody needs.
+const LOOK_INTERVAL_MS: u64 = 1000;
+/// How many of them give their pages back at one look, so that it never holds up the worker.
+const GIVEN_BACK_MAX: usize = 32;
+
+/// Free buffers of one size, kept by a worker. The last used is taken first; those that a burst has left and
+/// nobody has needed for a second keep their addresses, and the system gets their pages back.
 pub struct BufferPool {
     capacity: usize,
     keep: usize,
     free: RefCell<Vec<Vec<u8>>>,
+    /// How many of `free`, from its bottom, were not taken since the last look.
+    unused: Cell<usize>,
+    /// How many of these have no pages.
+    bare: Cell<usize>,
+    looked_ms: Cell<u64>,
 }
 
 impl BufferPool {
     /// Keeps at most `keep` buffers of `capacity` bytes.
     #[must_use]
     pub fn new(capacity: usize, keep: usize) -> Self {
-        Self { capacity, keep, free: RefCell::default() }
+        let (free, unused, bare, looked_ms) = Default::default();
+        Self { capacity, keep, free, unused, bare, looked_ms }
     }
 
     /// An empty buffer.
     pub fn take(&self) -> Vec<u8> {
-        self.free.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(self.capacity))
+        let mut free = self.free.borrow_mut();
+        let taken = free.pop();
+        self.unused.set(self.unused.get().min(free.len()));
+        taken.unwrap_or_else(|| Vec::with_capacity(self.capacity))
     }
 
     /// Gives a buffer back; one that has grown, or that is too many, is freed.
@@ -135,5 +166,55 @@ impl BufferPool {
             buffer.clear();
             free.push(buffer);
         }
+    }
+
+    /// Once a second, lets some buffers that nobody has needed for that long give their pages back; returns
+    /// how many.
+    pub fn sweep(&self, now_ms: u64) -> usize {
+        if now_ms.saturating_sub(self.looked_ms.get()) < LOOK_INTERVAL_MS {
+            return 0;
+        }
+        self.looked_ms.set(now_ms);
+        let mut free = self.free.borrow_mut();
+        let unused = self.unused.replace(free.len());
+        let from = self.bare.get().min(unused);
+        let to = unused.min(from + GIVEN_BACK_MAX);
+        free[from..to].iter_mut().for_each(sys::give_pages_back);
+        self.bare.set(to);
+        to - from
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_burst_has_left_gives_its_pages_back_and_what_is_used_keeps_them() {
+        let pool = BufferPool::new(16 * 1024, 100);
+        let burst: Vec<_> = (0..70).map(|_| pool.take()).collect();
+        burst.into_iter().for_each(|buffer| pool.give(buffer));
+        let at = |second: u64| pool.sweep(second * LOOK_INTERVAL_MS);
+        assert_eq!(at(1), 0, "all were in use within the second");
+        let use_two = || {
+            let two = [pool.take(), pool.take()];
+            two.into_iter().for_each(|buffer| pool.give(buffer));
+        };
+        use_two();
+        assert_eq!([at(2), at(2), at(3)], [32, 0, 32]);
+        use_two();
+        assert_eq!([at(4), at(5), at(6)], [4, 2, 0], "68 were unused, then all");
+        drop(pool.take());
+        assert_eq!([at(7), at(8)], [0, 0], "one was freed, the others have none");
+    }
+
+    #[test]
+    fn who_is_used_again_can_give_back_again() {
+        let pool = BufferPool::new(16 * 1024, 100);
+        pool.give(pool.take());
+        let at = |second: u64| pool.sweep(second * LOOK_INTERVAL_MS);
+        assert_eq!([at(1), at(2), at(3)], [0, 1, 0]);
+        pool.give(pool.take());
+        assert_eq!([at(4), at(5)], [0, 1]);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::metrics::{self, Counters};
-use crate::worker::Shared;
+use crate::worker::{ACCEPT_REST, Shared};
 
 /// How long a caller of this listener may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,9 +29,13 @@ pub fn start(listener: TcpListener, ops: Ops) -> io::Result<()> {
     std::thread::Builder::new()
         .name("ops".into())
         .spawn(move || {
-            for caller in listener.incoming().flatten() {
+            for caller in listener.incoming() {
                 // A caller that leaves or dawdles is its own trouble.
-                let _ = ops.answer(caller);
+                let answered = caller.map(|caller| ops.answer(caller));
+                if answered.is_err() {
+                    // Without a descriptor accepting fails at once, and again at once.
+                    std::thread::sleep(ACCEPT_REST);
+                }
             }
         })
         .map(drop)
@@ -75,6 +79,10 @@ impl Ops {
             Some("ending")
         } else if !self.shared.tables.is_ready() {
             Some("no snapshot of the registry yet; is the control plane running?")
+        } else if self.shared.tables.freshness.is_stale() {
+            Some("cut off from the control plane for longer than control.stale_limit_seconds allows")
+        } else if self.shared.usage.figures().opening {
+            Some("usage of an earlier process can't be taken over yet; is the disk full?")
         } else if self.shared.usage.is_full() {
             Some("usage can't be written; is the disk full?")
         } else {
@@ -96,6 +104,11 @@ impl Ops {
             "liutong_registry_generation",
             "The generation that the tables stand for.",
             tables.generation(),
+        );
+        gauge(
+            "liutong_registry_age_seconds",
+            "How long ago the tables were known to be the control plane's; small while it is reached.",
+            tables.freshness.age().as_secs(),
         );
         gauge("liutong_keys", "Keys in the tables.", tables.key_count() as u64);
         gauge(

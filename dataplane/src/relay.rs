@@ -23,7 +23,7 @@ use wire::event::Tokens;
 use wire::table::OnDisconnect;
 
 use crate::client::{Client, Gone};
-use crate::error::{Failure, RequestError, STREAM_ERROR_EVENT};
+use crate::error::{Failure, RequestError, STREAM_ENDING_EVENT, STREAM_ERROR_EVENT, STREAM_REVOKED_EVENT};
 use crate::exchange::{CLIENT_LEFT, Exchange};
 use crate::forward::Answer;
 use crate::http::fields::Persist;
@@ -56,6 +56,10 @@ enum Broken {
     Upstream(RequestError),
     /// The client left.
     ClientLeft,
+    /// The key was revoked, and what is under way with it is to end.
+    Revoked,
+    /// The process ends.
+    Ending,
 }
 
 /// Looks at the body for usage.
@@ -123,7 +127,8 @@ pub async fn run(
     relay.append_head(&mut out, &head, head_at, request.received.head.http_1_0);
     let result = match relay.relay(out, body_at, head.is_event_stream).await {
         Ok(()) => Ok(relay.persist),
-        Err(broken) => Err(relay.break_off(broken).await),
+        // Boxed, since it is rare: a connection's task need not have room for it.
+        Err(broken) => Err(Box::pin(relay.break_off(broken)).await),
     };
     relay.worker.buffers.give(relay.buffer);
     match relay.meter {
@@ -182,7 +187,9 @@ impl Relay<'_> {
         let (result, buffer) = match self.client.watch.run(limit, self.stream.read(buffer, at)).await {
             Ok(done) => done,
             Err(Fired::Deadline) => return Err(Broken::Upstream(RequestError::UpstreamSlow)),
-            Err(Fired::ClientLeft | Fired::Draining) => return Err(Broken::ClientLeft),
+            Err(Fired::ClientLeft) if self.client.watch.is_revoked() => return Err(Broken::Revoked),
+            Err(Fired::ClientLeft) => return Err(Broken::ClientLeft),
+            Err(Fired::Draining) => return Err(Broken::Ending),
         };
         self.buffer = buffer;
         match result {
@@ -199,7 +206,8 @@ impl Relay<'_> {
     /// Whether an answer that lasts until the close has ended before its end: a server that dies closes too.
     fn is_cut(&self) -> bool {
         match &self.meter {
-            Meter::Whole(meter) => meter.is_open(),
+            // Nothing at all is no answer either.
+            Meter::Whole(meter) => meter.is_open() || (self.status < 300 && !self.exchange.has_body()),
             Meter::Stream(meter, _) => self.status < 300 && !meter.saw_done(),
             Meter::Blind => false,
         }
@@ -311,6 +319,15 @@ impl Relay<'_> {
     /// Ends what can't go on.
     async fn break_off(&mut self, broken: Broken) -> Failure {
         match broken {
+            Broken::Revoked => self.cut(RequestError::BadKey, Some(STREAM_REVOKED_EVENT)).await,
+            Broken::Ending => self.cut(RequestError::Ending, Some(STREAM_ENDING_EVENT)).await,
+            // It was being written to: whatever would be said now could stand inside an event.
+            Broken::ClientLeft if self.client.watch.is_revoked() => {
+                self.cut(RequestError::BadKey, None).await
+            }
+            Broken::ClientLeft if self.worker.watches.has_ended() => {
+                self.cut(RequestError::Ending, None).await
+            }
             Broken::ClientLeft => {
                 // A client that leaves after the last event has all of its answer.
                 let had_all = self.head_sent && self.meter.saw_done();
@@ -320,21 +337,33 @@ impl Relay<'_> {
                 self.exchange.settle(if had_all { self.status } else { CLIENT_LEFT });
                 Failure::ClientLeft
             }
-            Broken::Upstream(error) if !self.head_sent => Failure::Refused(error),
-            Broken::Upstream(_) if self.meter.saw_done() => {
-                // Nothing but the end of the framing is missing: the client has its answer.
-                self.exchange.settle(self.status);
-                Failure::Cut
-            }
-            Broken::Upstream(error) => {
-                self.exchange.settle(error.reply().status);
-                self.tell_in_stream().await;
-                if self.framing == BodyFraming::UntilClose {
-                    // An orderly close would be the end of a whole answer.
-                    sys::reset_on_close(self.client.fd());
-                }
-                Failure::Cut
-            }
+            Broken::Upstream(error) => self.cut(error, Some(STREAM_ERROR_EVENT)).await,
+        }
+    }
+
+    /// Cuts an answer off, and settles its exchange with the status of `error`; tells the client by `event`,
+    /// where something can be told. Where nothing has gone out the client is told by the error itself.
+    async fn cut(&mut self, error: RequestError, event: Option<&[u8]>) -> Failure {
+        if !self.head_sent && event.is_some() {
+            return Failure::Refused(error);
+        }
+        if self.meter.saw_done() {
+            // Nothing but the end of the framing is missing: the client has its answer.
+            self.exchange.settle(self.status);
+            return Failure::Cut;
+        }
+        self.exchange.settle(error.reply().status);
+        if let Some(event) = event {
+            self.tell_in_stream(event).await;
+        }
+        self.reset_where_a_close_ends();
+        Failure::Cut
+    }
+
+    /// Breaks the connection off where an orderly close would be the end of a whole answer.
+    fn reset_where_a_close_ends(&self) {
+        if self.framing == BodyFraming::UntilClose {
+            sys::reset_on_close(self.client.fd());
         }
     }
 
@@ -349,14 +378,14 @@ impl Relay<'_> {
         }
     }
 
-    /// Between two events of a stream, says that it broke; inside one, nothing can be said.
-    async fn tell_in_stream(&mut self) {
+    /// Between two events of a stream, says why it broke; inside one, nothing can be said.
+    async fn tell_in_stream(&mut self, event: &[u8]) {
         let Meter::Stream(meter, _) = &self.meter else { return };
         if !meter.at_boundary() || matches!(self.framing, BodyFraming::Length(_)) {
             return;
         }
         self.buffer = vec![0; HEADROOM];
-        self.buffer.extend_from_slice(STREAM_ERROR_EVENT);
+        self.buffer.extend_from_slice(event);
         let range = self.framed(HEADROOM..self.buffer.len());
         let buffer = std::mem::take(&mut self.buffer);
         // Whether it arrives changes nothing: the connection is cut either way.

@@ -13,6 +13,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
+
 pub(crate) use monoio::net::{TcpListener, TcpStream};
 
 /// Entries of a worker's submission queue; the completion queue has four times as many.
@@ -46,11 +48,7 @@ pub fn block_on<F: Future>(main: F) -> Result<F::Output, RingRefused> {
 /// Starts a task whose panic ends that task alone; `panicked` hears of it.
 pub fn spawn_guarded(task: impl Future<Output = ()> + 'static, panicked: impl FnOnce() + 'static) {
     // The handle is not needed: a task ends by itself.
-    drop(monoio::spawn(async move {
-        if (CatchUnwind { task: Box::pin(task) }).await.is_err() {
-            panicked();
-        }
-    }));
+    drop(monoio::spawn(Guarded { task: catch(task), panicked: Some(panicked) }));
 }
 
 /// Lets other tasks run for at least `time`; also what long work yields through.
@@ -63,20 +61,55 @@ pub async fn timeout<F: Future>(time: Duration, task: F) -> Option<F::Output> {
     monoio::time::timeout(time, task).await.ok()
 }
 
-/// The panic ends here: a worker's other connections go on.
-struct CatchUnwind<F> {
-    task: Pin<Box<F>>,
+/// Something panicked. The message has gone to stderr, from where it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panicked;
+
+/// Runs `part`, and says so where it panics: what it was given to work on goes on from there.
+pub fn catch<F: Future>(part: F) -> Caught<F> {
+    Caught { part }
 }
 
-impl<F: Future> Future for CatchUnwind<F> {
-    type Output = Result<F::Output, ()>;
+pin_project! {
+    /// The panic of a future ends here. A type of its own, since an `async` block would have room for the
+    /// future twice, before its first poll and from then on.
+    pub struct Caught<F> {
+        #[pin]
+        part: F,
+    }
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // What the task shares with others are cells that each operation leaves whole.
-        match catch_unwind(AssertUnwindSafe(|| self.task.as_mut().poll(context))) {
-            Ok(poll) => poll.map(Ok),
-            Err(_) => Poll::Ready(Err(())),
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // What is shared with others are cells that each operation leaves whole.
+        match catch_unwind(AssertUnwindSafe(|| self.project().part.poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panicked)),
         }
+    }
+}
+
+pin_project! {
+    /// A task whose panic ends here: a worker's other connections go on.
+    struct Guarded<T, P> {
+        #[pin]
+        task: Caught<T>,
+        panicked: Option<P>,
+    }
+}
+
+impl<T: Future<Output = ()>, P: FnOnce()> Future for Guarded<T, P> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        this.task.poll(context).map(|ended| {
+            if ended == Err(Panicked) {
+                this.panicked.take().into_iter().for_each(|panicked| panicked());
+            }
+        })
     }
 }
 
@@ -96,5 +129,18 @@ mod tests {
         })
         .unwrap();
         assert!(seen.get());
+    }
+
+    #[test]
+    fn a_task_is_held_once() {
+        let task = async {
+            let large = [1_u8; 4096];
+            sleep(Duration::ZERO).await;
+            assert_eq!(large[4095], 1);
+        };
+        let bytes = size_of_val(&task);
+        assert!(bytes > 4096);
+        let spawned = size_of_val(&Guarded { task: catch(task), panicked: Some(|| ()) });
+        assert!(spawned < 2 * bytes, "{spawned} bytes for a task of {bytes}");
     }
 }

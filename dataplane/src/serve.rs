@@ -13,12 +13,14 @@ use crate::exchange::{CLIENT_LEFT, Exchange};
 use crate::forward;
 use crate::http::fields::Persist;
 use crate::http::head_write;
+use crate::log::{self, Entry};
 use crate::meter::stream::StreamMode;
 use crate::metrics;
 use crate::models;
-use crate::net::Stream;
 use crate::prices::{Feature, without};
 use crate::route::{self, Asked};
+use crate::runtime::{self, Panicked};
+use crate::sys;
 use crate::tables::AliasRoute;
 use crate::upstream::target::Upstream;
 use crate::worker::Worker;
@@ -63,9 +65,9 @@ impl Request<'_> {
 }
 
 /// Serves a connection until it ends.
-pub async fn connection(stream: Stream, worker: Rc<Worker>) {
-    let mut client = Client::new(stream, worker.clone());
-    while request(&mut client, &worker).await == Persist::KeepAlive && !worker.is_draining() {}
+pub async fn connection(client: &mut Client) {
+    let worker = client.worker().clone();
+    while request(client, &worker).await == Persist::KeepAlive && !worker.is_draining() {}
     client.close().await;
 }
 
@@ -80,18 +82,28 @@ async fn request(client: &mut Client, worker: &Rc<Worker>) -> Persist {
         Ok(admitted) => admitted,
         Err(error) => return refuse(client, worker, error, Some(&received)).await,
     };
-    match serve(client, &received, &mut admitted, worker, &mut exchange).await {
+    let serving = runtime::catch(serve(client, &received, &mut admitted, worker, &mut exchange));
+    let served =
+        serving.await.unwrap_or_else(|Panicked| Err(panicked(client, &received, worker, &mut exchange)));
+    match served {
         Ok(persist) => persist,
         Err(Failure::Refused(error)) => {
             let reply = error.reply();
             exchange.settle(reply.status);
             client.refuse(&reply, exchange.request_id(), Some(&received)).await
         }
-        Err(Failure::ClientLeft) => {
-            exchange.settle(CLIENT_LEFT);
-            client.cut();
-            Persist::Close
-        }
+        Err(Failure::ClientLeft) => match given_up(client, worker) {
+            Some(error) if !exchange.is_settled() => {
+                let reply = error.reply();
+                exchange.settle(reply.status);
+                client.refuse(&reply, exchange.request_id(), Some(&received)).await
+            }
+            _ => {
+                exchange.settle(CLIENT_LEFT);
+                client.cut();
+                Persist::Close
+            }
+        },
         Err(Failure::Cut) => {
             client.cut();
             Persist::Close
@@ -99,14 +111,41 @@ async fn request(client: &mut Client, worker: &Rc<Worker>) -> Persist {
     }
 }
 
+/// Why what looks as if the client had left was given up while the client is there.
+fn given_up(client: &Client, worker: &Worker) -> Option<RequestError> {
+    if client.watch.is_revoked() {
+        return Some(RequestError::BadKey);
+    }
+    worker.watches.has_ended().then_some(RequestError::Ending)
+}
+
+/// What served the exchange panicked: the client is told so, or, where an answer had begun, its connection
+/// broken off.
+fn panicked(client: &Client, received: &Received, worker: &Worker, exchange: &mut Exchange) -> Failure {
+    log::log(&Entry::Panicked);
+    metrics::add(&worker.counters.panics, 1);
+    client.watch.ignore_client();
+    if !client.is_answering() {
+        return RequestError::Internal.into();
+    }
+    exchange.settle(RequestError::Internal.reply().status);
+    if received.head.http_1_0 {
+        // An orderly close would be the end of a whole answer.
+        sys::reset_on_close(client.fd());
+    }
+    Failure::Cut
+}
+
 /// Accepts the key and opens the exchange: from here on there is a usage event.
 fn admit(
-    client: &Client,
+    client: &mut Client,
     received: &Received,
     worker: &Rc<Worker>,
 ) -> Result<(Admitted, Exchange), RequestError> {
     let revision = worker.catch_up();
-    let admitted = auth::admit(&received.head, client.input(), revision, &worker.tables, &worker.cache)?;
+    let (known, tables, cache) = (client.known_digest(), &worker.tables, &worker.cache);
+    let admitted = auth::admit(&received.head, client.input(), known, revision, tables, cache)?;
+    client.key_accepted(admitted.digest);
     if worker.spool_full() {
         return Err(RequestError::Overloaded(Overload::Spool));
     }
@@ -188,18 +227,4 @@ pub fn append_closing_lines(out: &mut Vec<u8>, request_id: &[u8], http_1_0: bool
         Persist::KeepAlive => {}
     }
     head_write::end(out);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bytes_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    #[test]
-    fn the_task_of_a_connection_takes_less_than_four_kilobytes() {
-        assert!(bytes_of_future(connection) < 4096, "{} bytes", bytes_of_future(connection));
-    }
 }

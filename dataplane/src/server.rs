@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +20,12 @@ use crossbeam_channel::{Sender, bounded};
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::id::{BootId, NodeId};
 
-use crate::config::Config;
-use crate::link::Address;
+use crate::account::Account;
+use crate::account::numbers::NumberFiles;
+use crate::auth::unix_ms;
+use crate::config::{Config, Control};
+use crate::identity::{self, Identity};
+use crate::link::{Address, Several};
 use crate::log::{self, Entry};
 use crate::metrics::Counters;
 use crate::ops::{self, Ops};
@@ -34,7 +39,10 @@ use crate::tls::clients::{ClientTls, LOOK_INTERVAL};
 use crate::upstream::tls;
 use crate::worker::{self, BodyBudget, Shared, Worker};
 
-const BACKLOG: i32 = 1024;
+/// How many connections may wait to be accepted; the kernel keeps it below `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// How much of its answer the kernel holds for a slow client, beside what is in flight.
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 /// How often the names of upstreams are looked up again.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process waits for the control plane to take what is left; it is on disk either
@@ -43,7 +51,6 @@ const SHIP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs a data plane until the process is told to end; `sys::hold_signals` came before any thread.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
-    sys::forbid_dumps();
     sys::make_files_private();
     let listeners = bind_workers(config.http, config.workers)?;
     let http = listeners[0].local_addr()?;
@@ -54,14 +61,22 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let node = node_id(&config.data_dir)?;
     let boot = BootId(random()?);
 
-    let (pipeline, pools) = Pipeline::start(pipeline_config(&config, node, boot))
+    // Before the slots of processes that are gone are taken over.
+    let numbers = NumberFiles::open(&config.data_dir, &config.runtime_dir, node, boot)
+        .with_context(|| format!("numbers in {}", config.data_dir.display()))?;
+    let (control, identity) = control_address(&config, node)?;
+    let (pipeline, pools) = Pipeline::start(pipeline_config(&config, &control, node, boot))
         .with_context(|| format!("usage pipeline in {}", config.data_dir.display()))?;
-    let tables = Arc::new(Tables::new());
+    let account = Account::start((control.clone(), node, boot), &config.data_dir, pipeline.watch(), numbers)
+        .with_context(|| format!("numbers in {}", config.data_dir.display()))?;
+    let tables = Arc::new(Tables::with_stale_limit(config.stale_limit));
     let mut writer = TableWriter::new(tables.clone(), std::mem::take(&mut config.credentials));
     let tables_dir = config.data_dir.join("tables");
     let mut store = TableStore::open(&tables_dir).with_context(|| tables_dir.display().to_string())?;
     store.load(&mut writer).with_context(|| tables_dir.display().to_string())?;
     if tables.is_ready() {
+        let age_ms = unix_ms().saturating_sub(store.current_at_ms());
+        tables.freshness.confirmed_before(Duration::from_millis(age_ms));
         log::log(&Entry::Resumed { generation: writer.position().1, keys: tables.key_count() });
     }
 
@@ -79,7 +94,10 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let workers = start_workers(&shared, listeners, pools, &counters)?;
     ops::start(ops_listener, Ops { shared: shared.clone(), counters })?;
     let stop_sync = Arc::new(AtomicBool::new(false));
-    let control = Address::Unix(config.control_socket.clone());
+    if let Some(identity) = identity.clone() {
+        let stop = stop_sync.clone();
+        std::thread::Builder::new().name("identity".into()).spawn(move || identity.keep_fresh(&stop))?;
+    }
     let sync =
         sync::start(SyncConfig { control, node, boot }, writer, store, tables.clone(), stop_sync.clone())?;
     keep_looking_up(tables);
@@ -97,20 +115,50 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         let _ = worker.join();
     }
     pipeline.stop(Instant::now() + SHIP_LIMIT);
+    account.stop();
     stop_sync.store(true, Ordering::Relaxed);
     let _ = sync.join();
     log::log(&Entry::Stopped);
     Ok(())
 }
 
-fn pipeline_config(config: &Config, node: NodeId, boot: BootId) -> PipelineConfig {
-    let control = Address::Unix(config.control_socket.clone());
+/// Where the control planes are, and who this node is to those on other hosts.
+fn control_address(config: &Config, node: NodeId) -> anyhow::Result<(Address, Option<Arc<Identity>>)> {
+    let (mut all, identity): (Vec<Address>, _) = match &config.control {
+        Control::Sockets(paths) => (paths.iter().cloned().map(Address::Unix).collect(), None),
+        Control::Remote(addresses) => {
+            let identity = Arc::new(Identity::open(&config.data_dir, addresses.clone(), node)?);
+            let all = (0..addresses.len()).map(|at| Address::Tls(identity.clone(), at)).collect();
+            (all, Some(identity))
+        }
+    };
+    let address = if all.len() == 1 { all.remove(0) } else { Address::Several(Arc::new(Several::new(all))) };
+    Ok((address, identity))
+}
+
+/// Gets this node its certificate for a control plane on another host.
+pub fn enroll(data_dir: &Path, address: &str, token: &str) -> anyhow::Result<()> {
+    sys::make_files_private();
+    make_private(data_dir)?;
+    let node = node_id(data_dir)?;
+    identity::enroll(data_dir, address, node, token)?;
+    println!("node {node} is enrolled");
+    Ok(())
+}
+
+fn pipeline_config(config: &Config, control: &Address, node: NodeId, boot: BootId) -> PipelineConfig {
     PipelineConfig {
         workers: config.workers,
         slots_per_worker: u32::try_from(config.limits.exchanges_per_worker).unwrap_or(u32::MAX),
         sync: config.spool_sync,
         retention: config.spool_retention,
-        ..PipelineConfig::new(config.data_dir.clone(), config.runtime_dir.clone(), control, node, boot)
+        ..PipelineConfig::new(
+            config.data_dir.clone(),
+            config.runtime_dir.clone(),
+            control.clone(),
+            node,
+            boot,
+        )
     }
 }
 
@@ -131,6 +179,7 @@ fn bind_workers(address: SocketAddr, workers: u16) -> anyhow::Result<Vec<TcpList
     (0..workers)
         .map(|_| {
             let socket = bind(address, true)?;
+            sys::bound_unsent(socket.as_raw_fd(), UNSENT_BYTES_MAX)?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
         })

@@ -16,7 +16,7 @@
 //! Invariant: an index is in one place only: a pool's free list, an open `Slot`, the settled channel, the
 //! spool thread's hands, or the free channel. So channels that hold all slots of a worker are never full.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use wire::codec::DecodeError;
 use wire::event::{EVENT_BYTES, UsageEvent};
 use wire::id::{BootId, NodeId};
 
-use crate::spool::segment::preallocate;
+use crate::spool::host::preallocate;
 
 /// What a process that is gone left in its slots.
 pub mod adopt;
@@ -133,6 +133,13 @@ impl Slots {
         self.sum(ADMITTED_WORD)
     }
 
+    /// How many each worker admitted.
+    #[must_use]
+    pub fn admitted_by_worker(&self) -> Vec<u64> {
+        let of = |worker| self.line(worker)[ADMITTED_WORD].load(Ordering::Acquire);
+        (0..self.config.workers).map(of).collect()
+    }
+
     /// How many of them were settled.
     #[must_use]
     pub fn settled(&self) -> u64 {
@@ -204,11 +211,6 @@ fn kernel_boot_id() -> io::Result<(u64, u64)> {
     let (high, low) = digits.split_at_checked(16).unwrap_or_default();
     let number = |hex| u64::from_str_radix(hex, 16).map_err(io::Error::other);
     Ok((number(high)?, number(low)?))
-}
-
-/// Opens a directory to sync what was made, renamed or removed in it.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@
 //!
 //! `data/spool/<spool_id>/` has a `lock`, held by the process that looks after it, and the segments;
 //! `data/set_aside/` has what can't be stored and what can't be read. `start.lock` is held while a process
-//! takes over what others left.
+//! takes over what others left, however long a full disk makes it wait.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,41 +17,53 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Sender, bounded};
 use thiserror::Error;
 use wire::event::BATCH_EVENTS_MAX;
 use wire::id::{BatchSeq, BootId, NodeId, Position};
 
 use crate::link::Address;
+use crate::log::{self, Entry};
 use crate::slots::pool::SlotPool;
-use crate::slots::{Slots, SlotsConfig, sync_dir};
+use crate::slots::{Lane, Slots, SlotsConfig};
 use figures::{Counters, Figures};
+use host::{Host, Os};
 use ledger::Ledger;
-use old::OldSpool;
-use reader::{BatchReader, Sealed};
-use recovery::Places;
+use opening::Opening;
+use reader::Sealed;
 use seal::OpenRange;
-use ship::{Ship, Source};
+use segment::SEGMENT_BYTES;
+use session::Ship;
+use ship::{Acked, Shipper};
 use thread::{SpoolThread, State};
-use writer::Writer;
+use writer::{Spool, Writer};
 
+mod clean;
 /// What is counted.
 pub mod figures;
+mod fresh;
+/// Files and the time.
+pub mod host;
 /// Appended, synced, sealed, acked.
 pub mod ledger;
 mod old;
+mod opening;
+mod pause;
 mod reader;
 mod recovery;
 mod seal;
 /// One file.
 pub mod segment;
+mod session;
 mod ship;
 mod thread;
 mod writer;
 
 /// How many answers wait for the spool thread.
 const ACKS_WAITING_MAX: usize = 16;
-/// How often `stop` looks whether all is stored.
+/// How long a start waits for another one on the same directory.
+const START_LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often `stop` looks whether all is stored, and a start whether the other one is over.
 const STOP_TURN: Duration = Duration::from_millis(2);
 
 /// When written records are waited for to reach the disk. Seals and their events always are, before the first
@@ -88,6 +100,8 @@ pub struct PipelineConfig {
     pub seal_interval: Duration,
     /// How many events a batch has at most.
     pub seal_events: u32,
+    /// How large a segment is where there is room.
+    pub segment_bytes: u64,
     /// How long segments stay after their events are stored.
     pub retention: Duration,
     /// How long the control plane may take to answer a batch.
@@ -116,9 +130,21 @@ impl PipelineConfig {
             sync: SyncPolicy::Interval,
             seal_interval: Duration::from_secs(1),
             seal_events: u32::try_from(BATCH_EVENTS_MAX).unwrap_or(u32::MAX),
+            segment_bytes: SEGMENT_BYTES,
             retention: Duration::from_secs(15 * 60),
             answer_timeout: Duration::from_secs(60),
             control,
+        }
+    }
+}
+
+impl PipelineConfig {
+    fn slots(&self) -> SlotsConfig {
+        SlotsConfig {
+            node: self.node,
+            boot: self.boot,
+            workers: self.workers,
+            per_worker: self.slots_per_worker,
         }
     }
 }
@@ -165,6 +191,7 @@ pub(crate) struct Shared {
     is_finished: AtomicBool,
     sealed_last: AtomicU64,
     sealed_end: AtomicU64,
+    pace_ms: AtomicU64,
 }
 
 impl Shared {
@@ -175,6 +202,7 @@ impl Shared {
             is_finished: AtomicBool::new(false),
             sealed_last: AtomicU64::new(0),
             sealed_end: AtomicU64::new(0),
+            pace_ms: AtomicU64::new(0),
         }
     }
 
@@ -204,8 +232,6 @@ pub struct Pipeline {
     watch: Watch,
     stop_ship: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    /// Held for as long as the spool is this process's.
-    _lock: File,
 }
 
 /// A handle for those who ask how the pipeline does.
@@ -227,74 +253,61 @@ impl Watch {
     pub fn figures(&self) -> Figures {
         self.shared.counters.figures(self.slots.admitted())
     }
+
+    /// How many exchanges each worker admitted.
+    #[must_use]
+    pub fn admitted_by_worker(&self) -> Vec<u64> {
+        self.slots.admitted_by_worker()
+    }
+
+    /// Asks for batches to be sealed no more often than every `interval`, however short the configured one
+    /// is.
+    pub fn set_pace(&self, interval: Duration) {
+        let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.shared.pace_ms.store(ms, Ordering::Relaxed);
+    }
 }
 
 impl Pipeline {
     /// Takes over what earlier processes left, then starts the threads. Gives a pool of slots for each
     /// worker.
+    ///
+    /// Where the disk is full it starts all the same: the spool thread goes on with the taking over, and
+    /// until that is done `is_full` says that no request is to be admitted.
     pub fn start(config: PipelineConfig) -> Result<(Self, Vec<SlotPool>), PipelineError> {
         let spools = config.data_dir.join("spool");
-        let set_aside = config.data_dir.join("set_aside");
-        for dir in [&spools, &set_aside, &config.runtime_dir] {
+        for dir in [&spools, &config.data_dir.join("set_aside"), &config.runtime_dir] {
             fs::create_dir_all(dir).map_err(failed("make", dir))?;
         }
-        let path = spools.join("start.lock");
-        let starting = File::create(&path).map_err(failed("make", &path))?;
-        starting.lock().map_err(failed("lock", &path))?;
-
-        let places = Places { spools: &spools, set_aside: &set_aside, runtime: &config.runtime_dir };
-        let (mut old, adoption) =
-            recovery::find(places, config.node, config.boot).map_err(failed("recover from", &spools))?;
-        // Before anything is written: it may be all the space there is.
-        recovery::delete_unused(&mut old).map_err(failed("delete in", &spools))?;
-
+        let starting = lock_start(&spools)?;
         let own = spools.join(config.boot.to_string());
-        let lock = make_own(&own).map_err(failed("make", &own))?;
-        let writer = Writer::create(own.clone(), config.boot, config.node).map_err(failed("write", &own))?;
-        let slots_config = SlotsConfig {
+        if own.exists() {
+            return Err(failed("make", &own)(io::ErrorKind::AlreadyExists.into()));
+        }
+        let (slots, pools, lanes) = Slots::create(&config.runtime_dir, config.slots())
+            .map_err(failed("make slots in", &config.runtime_dir))?;
+        let (wake, wake_rx) = bounded(1);
+        let (mut spool, shipper) = parts(&Os, &config, (Arc::clone(&slots), lanes), starting, wake);
+        if let Err(e) = spool.open() {
+            if !host::is_full(&e) {
+                return Err(failed("take over events into", &spools)(e));
+            }
+            log::log(&Entry::SpoolFull(&e));
+            spool.shared.counters.full.store(true, Ordering::Relaxed);
+            spool.shared.counters.opening.store(true, Ordering::Relaxed);
+        }
+
+        let stop_ship = Arc::new(AtomicBool::new(false));
+        let ship = Ship {
+            address: config.control,
             node: config.node,
             boot: config.boot,
-            workers: config.workers,
-            per_worker: config.slots_per_worker,
+            shipper,
+            wake: wake_rx,
+            stop: Arc::clone(&stop_ship),
         };
-        let (slots, pools, lanes) = Slots::create(&config.runtime_dir, slots_config)
-            .map_err(failed("make slots in", &config.runtime_dir))?;
-
-        let events_max = config.seal_events.min(u32::try_from(BATCH_EVENTS_MAX).unwrap_or(u32::MAX));
-        let (acks_tx, acks) = bounded(ACKS_WAITING_MAX);
-        let (wake, wake_rx) = bounded(1);
-        let shared = Arc::new(Shared::new());
-        let mut spool = SpoolThread {
-            spool: config.boot,
-            sync: config.sync,
-            retention: config.retention,
-            set_aside,
-            slots: Arc::clone(&slots),
-            lanes,
-            writer,
-            ledger: Ledger::default(),
-            range: OpenRange::new(events_max, config.seal_interval),
-            old: Vec::new(),
-            acks,
-            wake,
-            shared: Arc::clone(&shared),
-            state: State::default(),
-        };
-        spool.old = old;
-        recovery::take_over(&mut spool, &adoption).map_err(failed("take over events into", &own))?;
-        drop(starting);
-
-        let sources = sources(&spool.old, config.boot, own);
-        let stop_ship = Arc::new(AtomicBool::new(false));
-        let ship = Ship::new(
-            (config.control, config.node, config.boot),
-            config.answer_timeout,
-            sources,
-            (acks_tx, wake_rx),
-            (Arc::clone(&stop_ship), Arc::clone(&shared)),
-        );
-        let watch = Watch { shared, slots };
-        let mut this = Self { watch, stop_ship, threads: Vec::new(), _lock: lock };
+        let watch = Watch { shared: Arc::clone(&spool.shared), slots };
+        let mut this = Self { watch, stop_ship, threads: Vec::new() };
         // The ship thread first in the list: it is joined first.
         this.spawn("ship", || ship.run())?;
         this.spawn("spool", || spool.run())?;
@@ -364,40 +377,67 @@ impl Drop for Pipeline {
     }
 }
 
-fn make_own(dir: &Path) -> io::Result<File> {
-    fs::create_dir(dir)?;
-    let lock = File::create_new(dir.join("lock"))?;
-    lock.try_lock()?;
-    if let Some(parent) = dir.parent() {
-        sync_dir(parent)?;
+/// Waits for its turn to start, for a while.
+fn lock_start(spools: &Path) -> Result<fs::File, PipelineError> {
+    let path = spools.join("start.lock");
+    let deadline = Instant::now() + START_LOCK_WAIT;
+    loop {
+        if let Some(lock) = Os.lock(&path).map_err(failed("lock", &path))? {
+            return Ok(lock);
+        }
+        if Instant::now() >= deadline {
+            let other = io::Error::other("another process is starting on this directory");
+            return Err(failed("lock", &path)(other));
+        }
+        sleep(STOP_TURN);
     }
-    Ok(lock)
 }
 
-/// What is to be shipped: the batches of earlier processes as they are, then this process's own.
-fn sources(old: &[OldSpool], own: BootId, own_dir: PathBuf) -> Vec<Source> {
-    let mut sources: Vec<Source> = Vec::new();
-    for old in old {
-        let Some((first, _)) = old.contents.unacked.first_key_value() else { continue };
-        sources.push(Source {
-            spool: old.spool,
-            reader: BatchReader::new(old.dir.clone()),
-            next: *first,
-            acked: old.contents.acked_ahead(),
-            sent: old.contents.sealed.last,
-            sealed: Some(old.contents.sealed),
-        });
-    }
-    sources.push(Source {
-        spool: own,
-        reader: BatchReader::new(own_dir),
-        next: BatchSeq(1),
-        acked: std::collections::BTreeSet::new(),
-        sent: BatchSeq(0),
-        sealed: None,
-    });
-    sources
+/// What the two threads work on, nothing of it begun.
+fn parts<H: Host>(
+    host: &H,
+    config: &PipelineConfig,
+    (slots, lanes): (Arc<Slots>, Vec<Lane>),
+    starting: H::Lock,
+    wake: Sender<()>,
+) -> (SpoolThread<H>, Shipper<H>) {
+    let (spools, set_aside) = (config.data_dir.join("spool"), config.data_dir.join("set_aside"));
+    let own = Spool {
+        dir: spools.join(config.boot.to_string()),
+        id: config.boot,
+        node: config.node,
+        segment_bytes: config.segment_bytes,
+    };
+    let shared = Arc::new(Shared::new());
+    let (acks_tx, acks): (Sender<Acked>, _) = bounded(ACKS_WAITING_MAX);
+    // Those of earlier processes, and this one's.
+    let (sources, found) = bounded(2);
+    let directories = (spools, set_aside.clone(), config.runtime_dir.clone());
+    let events_max = config.seal_events.min(u32::try_from(BATCH_EVENTS_MAX).unwrap_or(u32::MAX));
+    let spool = SpoolThread {
+        host: host.clone(),
+        spool: config.boot,
+        sync: config.sync,
+        retention: config.retention,
+        set_aside,
+        slots,
+        lanes,
+        writer: Writer::new(host.clone(), own.clone()),
+        ledger: Ledger::default(),
+        range: OpenRange::new(events_max, config.seal_interval),
+        old: Vec::new(),
+        acks,
+        wake,
+        shared: Arc::clone(&shared),
+        state: State::new(host.now()),
+        opening: Some(Opening::new(directories, own, sources, starting)),
+        own_lock: None,
+    };
+    let shipper = Shipper::new(host.clone(), config.answer_timeout, (found, acks_tx), shared);
+    (spool, shipper)
 }
 
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;

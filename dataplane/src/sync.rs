@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use wire::frame::{Frame, Hello, PART_CHANGES, Role};
 use wire::id::{BootId, Generation, NodeId, RegistryId};
 
+use crate::auth::unix_ms;
 use crate::link::{Address, Link, LinkError};
 use crate::log::{self, Entry};
 use crate::tables::disk::{SnapshotFile, TableStore};
@@ -105,7 +106,12 @@ impl Sync {
         let (registry, generation) =
             if self.whole_wanted { (RegistryId(0), Generation(0)) } else { self.writer.position() };
         let (node, boot) = (self.config.node, self.config.boot);
-        link.greet(Hello { role: Role::Sync, node, boot, registry, generation })?;
+        let (welcomed, _) = link.greet(Hello { role: Role::Sync, node, boot, registry, generation })?;
+        if welcomed == registry {
+            link.send(&self.applied())?;
+        } else {
+            self.tell_buried(&mut link)?;
+        }
         loop {
             let frame = link.receive(SILENCE_MAX)?.ok_or(SessionError::Silent)?;
             if let Some(answer) = self.take(frame)? {
@@ -117,9 +123,13 @@ impl Sync {
     /// Acts on a frame; what is returned confirms it.
     fn take(&mut self, frame: Frame) -> Result<Option<Frame>, SessionError> {
         match frame {
-            Frame::Ping => Ok(Some(Frame::Pong)),
-            Frame::Revoke { revocation, ref digests } => {
-                self.writer.revoke(digests);
+            Frame::Ping => {
+                self.tables.freshness.confirm();
+                self.store.note_current(unix_ms())?;
+                Ok(Some(Frame::Pong))
+            }
+            Frame::Revoke { revocation, cut_streams, ref digests } => {
+                self.writer.revoke(digests, cut_streams);
                 self.store.append(&frame)?;
                 Ok(Some(Frame::Revoked { revocation }))
             }
@@ -181,13 +191,20 @@ impl Sync {
     /// In frames of a bounded length, however many there are.
     fn add_tombstones(&self, file: &mut SnapshotFile) -> io::Result<()> {
         let digests: Vec<_> = self.writer.tombstones().collect();
-        digests
-            .chunks(PART_CHANGES)
-            .try_for_each(|part| file.add(&Frame::Revoke { revocation: 0, digests: part.to_vec() }))
+        digests.chunks(PART_CHANGES).try_for_each(|part| {
+            file.add(&Frame::Revoke { revocation: 0, cut_streams: false, digests: part.to_vec() })
+        })
     }
 
     fn applied(&self) -> Frame {
         let (registry, generation) = self.writer.position();
-        Frame::Applied { registry, generation }
+        Frame::Applied { registry, generation, sum: self.writer.sum() }
+    }
+
+    /// A registry that was restored from a backup may not know of these any more.
+    fn tell_buried(&self, link: &mut Link) -> Result<(), LinkError> {
+        let digests: Vec<_> = self.writer.tombstones().collect();
+        digests.chunks(PART_CHANGES).try_for_each(|part| link.send(&Frame::Buried(part.to_vec())))?;
+        link.send(&Frame::Buried(Vec::new()))
     }
 }

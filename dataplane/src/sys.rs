@@ -2,7 +2,11 @@
 //! closing one.
 #![allow(unsafe_code, reason = "raw system calls")]
 
+use std::io;
 use std::os::fd::RawFd;
+
+/// A page. Where pages are larger, giving some back is refused, and they stay.
+const PAGE_BYTES: usize = 4096;
 
 /// What a look at an idle connection shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,18 @@ pub fn shutdown_write(fd: RawFd) {
     unsafe { libc::shutdown(fd, libc::SHUT_WR) };
 }
 
+/// Bounds how much of what was written to a TCP socket the kernel holds beside what is in flight; sockets
+/// that a listener accepts have the listener's bound.
+pub fn bound_unsent(fd: RawFd, bytes: u32) -> io::Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "4 bytes")]
+    const LEN: u32 = size_of::<u32>() as u32;
+    // SAFETY: the pointer and the length describe `bytes`, which outlives the call.
+    let set = unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, (&raw const bytes).cast(), LEN)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes the close of a socket a reset, so that the peer can't take it for an orderly end.
 pub fn reset_on_close(fd: RawFd) {
     #[expect(clippy::cast_possible_truncation, reason = "8 bytes")]
@@ -83,11 +99,24 @@ pub fn reset_on_close(fd: RawFd) {
     }
 }
 
-/// Keeps core dumps and other processes of the same user away from this process's memory: keys and prompts
-/// pass it.
-pub fn forbid_dumps() {
-    // SAFETY: takes numbers only.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+/// Gives the pages of an empty buffer back to the system; it keeps its addresses, and finds zeros there. A
+/// page that it shares with other memory stays.
+pub fn give_pages_back(buffer: &mut Vec<u8>) {
+    debug_assert!(buffer.is_empty(), "what it holds would be lost");
+    let spare = buffer.spare_capacity_mut();
+    let start = spare.as_ptr().align_offset(PAGE_BYTES);
+    let len = spare.len().saturating_sub(start) / PAGE_BYTES * PAGE_BYTES;
+    if len > 0 {
+        // SAFETY: the range is within memory that this buffer alone owns, and that counts as uninitialised.
+        unsafe { libc::madvise(spare[start..].as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Lets the other threads of this core go first: the calling thread gets a tenth of it where they want all.
+pub fn give_way() {
+    const NICE: i32 = 10;
+    // SAFETY: takes numbers only. To a thread that asks for itself only a niceness below zero is refused.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
 }
 
 /// Makes every file that this process makes from here on readable by its own user only.
@@ -201,6 +230,21 @@ mod tests {
             poll.gone().collect::<Vec<_>>()
         };
         assert!(becomes(|| gone() == [2]));
+    }
+
+    #[test]
+    fn a_buffer_without_pages_is_one_of_zeros_but_at_its_ends() {
+        let mut buffer = vec![7; 16 * PAGE_BYTES];
+        buffer.clear();
+        give_pages_back(&mut buffer);
+        // SAFETY: all of it was written, and zeros are bytes too.
+        unsafe { buffer.set_len(16 * PAGE_BYTES) };
+        let zeros = buffer.iter().filter(|byte| **byte == 0).count();
+        assert!(zeros >= 15 * PAGE_BYTES, "{zeros} zeros");
+        assert!(buffer.iter().all(|byte| matches!(byte, 0 | 7)));
+        let mut small = Vec::with_capacity(10);
+        give_pages_back(&mut small);
+        assert_eq!(small.capacity(), 10);
     }
 
     #[test]

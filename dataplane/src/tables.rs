@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
@@ -20,11 +21,18 @@ use foldhash::fast::RandomState;
 use wire::id::{AliasId, ApplicationId, AttributionId, KeyDigest};
 use wire::request_id::RequestIds;
 use wire::table::{Allow, Key};
+use wire::table_sum;
 
+use crate::tables::cuts::Cuts;
+use crate::tables::freshness::Freshness;
 use crate::upstream::target::Upstream;
 
+/// Keys whose exchanges end at once.
+pub mod cuts;
 /// The copy on disk: snapshot and delta log.
 pub mod disk;
+/// How long ago the tables were the control plane's.
+pub mod freshness;
 /// Applying snapshots, deltas and revocations.
 pub mod writer;
 
@@ -110,12 +118,22 @@ pub struct Tables {
     ready: AtomicBool,
     generation: AtomicU64,
     key_count: AtomicUsize,
+    /// Keys whose exchanges end at once.
+    pub cuts: Cuts,
+    /// How old the tables are.
+    pub freshness: Freshness,
 }
 
 impl Tables {
     /// Empty tables, which refuse everything until a snapshot has been applied.
     #[must_use]
     pub fn new() -> Self {
+        Self::with_stale_limit(None)
+    }
+
+    /// The same; they also refuse everything once they were not confirmed for so long.
+    #[must_use]
+    pub fn with_stale_limit(limit: Option<Duration>) -> Self {
         let mut key = [0; 16];
         // Only requests that are refused before the first snapshot see ids under this key.
         let _ = getrandom::fill(&mut key);
@@ -128,6 +146,8 @@ impl Tables {
             ready: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             key_count: AtomicUsize::new(0),
+            cuts: Cuts::default(),
+            freshness: Freshness::new(limit),
         }
     }
 
@@ -171,6 +191,14 @@ impl Tables {
 impl Default for Tables {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl KeyEntry {
+    /// What it adds to the sum of the tables.
+    fn hash(&self, digest: &KeyDigest) -> u64 {
+        let of = (self.application, self.attribution);
+        table_sum::key(digest, of, self.not_after_ms, self.allow.as_deref())
     }
 }
 

@@ -38,6 +38,10 @@ pub mod certificate;
 /// A connection as bytes.
 pub mod session;
 
+/// HTTP/2's name (RFC 9113 §3.2).
+pub const ALPN_HTTP2: &[u8] = b"h2";
+/// HTTP/1.1's name.
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// What a buffer for ciphertext holds: the longest record, or what `SEAL_BYTES` are sealed into.
 pub const CIPHER_BYTES: usize = 20 * 1024;
 /// How much is sealed into one write: a relayed read of 16 KiB with its framing.
@@ -45,7 +49,7 @@ const SEAL_BYTES: usize = 18 * 1024;
 /// What is read at once during a handshake.
 const HANDSHAKE_READ_BYTES: usize = 4096;
 /// How much ciphertext of one message may wait for its rest; rustls refuses handshake messages over 64 KiB.
-const HELD_BYTES_MAX: usize = 128 * 1024;
+pub const HELD_BYTES_MAX: usize = 128 * 1024;
 
 const _: () = assert!(RECORD_BYTES_MAX < CIPHER_BYTES && SEAL_BYTES + 64 < CIPHER_BYTES);
 
@@ -124,6 +128,16 @@ impl TlsStream {
     /// The descriptor.
     pub fn fd(&self) -> RawFd {
         self.tcp.as_raw_fd()
+    }
+
+    /// Whether HTTP/2 was agreed on (RFC 7301).
+    pub fn speaks_http2(&self) -> bool {
+        self.session.common().alpn_protocol() == Some(ALPN_HTTP2)
+    }
+
+    /// The socket and what was agreed on, for reading and writing at the same time.
+    pub fn into_parts(self) -> (TcpStream, Session) {
+        (self.tcp, self.session)
     }
 
     /// Whether the peer showed what an earlier handshake had agreed on.

@@ -1,9 +1,9 @@
 //! One sweep per worker instead of a timer and a pending read for each operation.
 //!
-//! A connection has one entry: when what it does now must be done, and, while it waits for an upstream, the
-//! client's socket, so that a client that leaves is noticed. The worker sweeps all entries every 50 ms; what
-//! is due is woken with the reason. `Watch::run` is how an operation is put under it. The operation is
-//! dropped then, and by the rules of `runtime` its connection with it.
+//! A connection has one entry: when what it does now must be done, the key that was admitted, and, while it
+//! waits for an upstream, the client's socket, so that a client that leaves is noticed. The worker sweeps all
+//! entries every 50 ms; what is due is woken with the reason. `Watch::run` is how an operation is put under
+//! it. The operation is dropped then, and by the rules of `runtime` its connection with it.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -17,6 +17,7 @@ use pin_project_lite::pin_project;
 
 use crate::auth::unix_ms;
 use crate::sys::HangupPoll;
+use crate::tables::cuts::KeyMark;
 
 /// How often a worker sweeps: how late a deadline or a departure may be noticed.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
@@ -28,7 +29,7 @@ pub enum Fired {
     Deadline,
     /// The client closed its connection.
     ClientLeft,
-    /// The process is ending, and nothing was going on.
+    /// The process is ending, and nothing was going on, or its time is over.
     Draining,
 }
 
@@ -36,6 +37,8 @@ struct Entry {
     deadline_ms: u64,
     client: RawFd,
     idle: bool,
+    key: KeyMark,
+    revoked: bool,
     fired: Option<Fired>,
     waker: Option<Waker>,
 }
@@ -50,6 +53,8 @@ struct Swept {
 
 const NEVER: u64 = u64::MAX;
 const NO_CLIENT: RawFd = -1;
+/// What stands for a descriptor where the client's departure is told, not seen.
+pub const DEPARTURE_TOLD: RawFd = -2;
 
 /// Whole milliseconds; `as_millis` divides 128 bits.
 pub fn millis(duration: Duration) -> u64 {
@@ -64,6 +69,7 @@ pub struct Watches {
     free: RefCell<Vec<usize>>,
     poll: RefCell<HangupPoll>,
     live: Cell<usize>,
+    has_ended: Cell<bool>,
 }
 
 impl Default for Watches {
@@ -76,6 +82,7 @@ impl Default for Watches {
             free: RefCell::default(),
             poll: RefCell::default(),
             live: Cell::new(0),
+            has_ended: Cell::new(false),
         }
     }
 }
@@ -83,7 +90,15 @@ impl Default for Watches {
 impl Watches {
     /// Makes an entry.
     pub fn add(self: &Rc<Self>) -> Watch {
-        let entry = Entry { deadline_ms: NEVER, client: NO_CLIENT, idle: false, fired: None, waker: None };
+        let entry = Entry {
+            deadline_ms: NEVER,
+            client: NO_CLIENT,
+            idle: false,
+            key: KeyMark::NONE,
+            revoked: false,
+            fired: None,
+            waker: None,
+        };
         let mut entries = self.entries.borrow_mut();
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
             entries.push(None);
@@ -113,6 +128,33 @@ impl Watches {
         }
     }
 
+    /// Wakes everything, whatever goes on: the process ends now.
+    pub fn end_all(&self) {
+        self.has_ended.set(true);
+        let mut entries = self.entries.borrow_mut();
+        let fired = entries.iter_mut().flatten().filter_map(|entry| entry.fire(Fired::Draining));
+        let woken: Vec<Waker> = fired.collect();
+        drop(entries);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether the process ends now: what was given up was, most likely, not left by its client.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.get()
+    }
+
+    /// Ends, as if its client had left, what is under way with a key that `is_cut`.
+    pub fn cut(&self, is_cut: impl Fn(KeyMark) -> bool) {
+        let mut woken = Vec::new();
+        for entry in self.entries.borrow_mut().iter_mut().flatten() {
+            if entry.key != KeyMark::NONE && !entry.revoked && is_cut(entry.key) {
+                entry.revoked = true;
+                woken.extend(entry.fire(Fired::ClientLeft));
+            }
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     /// Wakes what is due, and whose client has left; where the process is ending, also what is idle.
     pub fn sweep(&self, draining: bool) {
         let at = Instant::now();
@@ -127,7 +169,7 @@ impl Watches {
                 woken.extend(entry.fire(Fired::Deadline));
             } else if draining && entry.idle {
                 woken.extend(entry.fire(Fired::Draining));
-            } else if entry.client != NO_CLIENT {
+            } else if entry.client >= 0 {
                 poll.add(entry.client, index);
             }
         }
@@ -178,15 +220,31 @@ impl Watch {
     pub fn ignore_client(&self) {
         self.entry(|entry| {
             entry.client = NO_CLIENT;
-            if entry.fired == Some(Fired::ClientLeft) {
+            if entry.fired == Some(Fired::ClientLeft) && !entry.revoked {
                 entry.fired = None;
             }
         });
     }
 
-    /// Whether nothing is going on, so that the process may end this connection when it ends itself.
+    /// For whoever learns of a departure that no socket shows.
+    pub fn departure(&self) -> Departure {
+        Departure { watches: self.watches.clone(), index: self.index }
+    }
+
+    /// Whether nothing is going on, so that the process may end this connection when it ends itself. The key
+    /// of the request before is out of the matter either way.
     pub fn set_idle(&self, idle: bool) {
-        self.entry(|entry| entry.idle = idle);
+        self.entry(|entry| (entry.idle, entry.key) = (idle, KeyMark::NONE));
+    }
+
+    /// What goes on from now on does so with this key.
+    pub fn set_key(&self, key: KeyMark) {
+        self.entry(|entry| (entry.key, entry.revoked) = (key, false));
+    }
+
+    /// Whether what went on was ended because its key was revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.entry(|entry| entry.revoked)
     }
 }
 
@@ -195,6 +253,24 @@ impl Drop for Watch {
         self.watches.entries.borrow_mut()[self.index] = None;
         self.watches.free.borrow_mut().push(self.index);
         self.watches.live.set(self.watches.live.get() - 1);
+    }
+}
+
+/// Tells a watch that its client has left. Of no use after the watch.
+pub struct Departure {
+    watches: Rc<Watches>,
+    index: usize,
+}
+
+impl Departure {
+    /// Ends the watch's wait, if it is one that a departure ends: true then.
+    pub fn tell(&self) -> bool {
+        let mut entries = self.watches.entries.borrow_mut();
+        let watched = entries[self.index].as_mut();
+        let Some(entry) = watched.filter(|entry| entry.client == DEPARTURE_TOLD) else { return false };
+        entry.client = NO_CLIENT;
+        entry.fired = Some(Fired::ClientLeft);
+        true
     }
 }
 

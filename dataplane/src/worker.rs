@@ -15,9 +15,11 @@ use rustls::ClientConfig;
 use wire::id::{BootId, EventSeq};
 use wire::request_id::REQUEST_ID_BYTES;
 
+use self::reserve::{Reserve, is_exhausted};
 use crate::auth::AuthCache;
-use crate::client::HEAD_LIMIT;
+use crate::client::Client;
 use crate::config::Limits;
+use crate::http2;
 use crate::log::{self, Entry};
 use crate::meter::pool::MeterPool;
 use crate::metrics::{self, Counters};
@@ -36,12 +38,18 @@ use crate::upstream::pool::UpstreamPool;
 use crate::upstream::tls::Connector;
 use crate::watch::{SWEEP_INTERVAL, Watches};
 
+/// The last descriptor.
+mod reserve;
+
 /// How many buffers a worker keeps.
 const BUFFERS_KEPT: usize = 1024;
 /// How many buffers for ciphertext: one is out only while an operation lasts, or holds a torn record.
 const CIPHER_BUFFERS_KEPT: usize = 256;
 /// How long accepting rests after it failed: descriptors run out for longer than a moment.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+pub const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long what is cut at the end has to settle its exchange; the next start records what has not.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What all workers share with the rest of the process.
 pub struct Shared {
@@ -121,6 +129,7 @@ pub struct Worker {
     /// Its counters.
     pub counters: Arc<Counters>,
     seen: RefCell<(u64, Arc<Routes>)>,
+    cuts_seen: Cell<u64>,
     refused: Cell<u64>,
 }
 
@@ -154,6 +163,7 @@ impl Worker {
             upstreams: UpstreamPool::default(),
             counters,
             seen: RefCell::new(seen),
+            cuts_seen: Cell::new(0),
             refused: Cell::new(0),
         }
     }
@@ -172,6 +182,14 @@ impl Worker {
     /// What requests are routed by, as of the last `catch_up`. Not to be held while anything is awaited.
     pub fn routes(&self) -> Ref<'_, Routes> {
         Ref::map(self.seen.borrow(), |seen| &*seen.1)
+    }
+
+    /// Ends what is under way with keys that were revoked with that order since the last look.
+    fn cut_revoked(&self) {
+        let times = self.tables.cuts.times();
+        if self.cuts_seen.replace(times) != times {
+            self.watches.cut(|key| self.tables.cuts.has(key));
+        }
     }
 
     /// Whether the process was told to end.
@@ -208,7 +226,12 @@ pub fn run(worker: Worker, listener: StdListener) -> Result<(), RingRefused> {
             runtime::sleep(SWEEP_INTERVAL).await;
             let draining = worker.is_draining();
             worker.watches.sweep(draining);
-            worker.upstreams.sweep(worker.watches.now_ms());
+            worker.cut_revoked();
+            worker.tables.freshness.look();
+            let now_ms = worker.watches.now_ms();
+            worker.upstreams.sweep(now_ms);
+            worker.buffers.sweep(now_ms);
+            worker.tls.buffers.sweep(now_ms);
             if !draining {
                 continue;
             }
@@ -217,7 +240,10 @@ pub fn run(worker: Worker, listener: StdListener) -> Result<(), RingRefused> {
                 sys::shutdown(fd);
                 Instant::now()
             });
-            let over = since.elapsed() > worker.limits.drain;
+            if since.elapsed() > worker.limits.drain {
+                worker.watches.end_all();
+            }
+            let over = since.elapsed() > worker.limits.drain + SETTLE_LIMIT;
             if over || (!accepting.get() && worker.watches.live() == 0) {
                 return;
             }
@@ -226,43 +252,65 @@ pub fn run(worker: Worker, listener: StdListener) -> Result<(), RingRefused> {
 }
 
 async fn accept(listener: TcpListener, worker: Rc<Worker>, accepting: Rc<Cell<bool>>) {
+    let (mut reserve, mut told) = (Reserve::new(), false);
     loop {
         match listener.accept().await {
             _ if worker.is_draining() => break,
             // The peer's address is dropped unseen.
-            Ok((tcp, _)) => open(tcp, &worker),
+            Ok((tcp, _)) if reserve.refill() => {
+                told = false;
+                open(tcp, &worker);
+            }
+            // It has the last descriptor, which is the reserve's again once it is closed.
+            Ok((tcp, _)) => {
+                turn_away(tcp, &worker);
+                reserve.refill();
+            }
             Err(error) => {
-                log::log(&Entry::Accept(&error));
-                runtime::sleep(ACCEPT_REST).await;
+                if !std::mem::replace(&mut told, true) {
+                    log::log(&Entry::Accept(&error));
+                }
+                if !(is_exhausted(&error) && reserve.give_up()) {
+                    runtime::sleep(ACCEPT_REST).await;
+                }
             }
         }
     }
     accepting.set(false);
 }
 
-fn open(tcp: runtime::TcpStream, worker: &Rc<Worker>) {
+/// Closes a connection at once, without a word: an answer would take what there is none of.
+fn turn_away(tcp: runtime::TcpStream, worker: &Worker) {
+    drop(tcp);
     metrics::add(&worker.counters.connections_accepted, 1);
+    metrics::add(&worker.counters.connections_refused, 1);
+    metrics::add(&worker.counters.connections_closed, 1);
+}
+
+fn open(tcp: runtime::TcpStream, worker: &Rc<Worker>) {
     if worker.watches.live() >= worker.limits.connections_per_worker || tcp.set_nodelay(true).is_err() {
-        // Closed at once, without a word: an answer would take what there is none of.
-        metrics::add(&worker.counters.connections_refused, 1);
-        metrics::add(&worker.counters.connections_closed, 1);
-        return;
+        return turn_away(tcp, worker);
     }
-    let (serving, told) = (worker.clone(), worker.counters.clone());
-    runtime::spawn_guarded(
-        async move {
-            let counters = serving.counters.clone();
-            if let Some(stream) = shake_hands(tcp, &serving).await {
-                serve::connection(stream, serving).await;
-            }
-            metrics::add(&counters.connections_closed, 1);
-        },
-        move || {
-            log::log(&Entry::Panicked);
-            metrics::add(&told.panics, 1);
-            metrics::add(&told.connections_closed, 1);
-        },
-    );
+    metrics::add(&worker.counters.connections_accepted, 1);
+    let told = worker.counters.clone();
+    runtime::spawn_guarded(serve_connection(tcp, worker.clone()), move || {
+        log::log(&Entry::Panicked);
+        metrics::add(&told.panics, 1);
+        metrics::add(&told.connections_closed, 1);
+    });
+}
+
+/// A connection's task, from its first byte to its last.
+async fn serve_connection(tcp: runtime::TcpStream, worker: Rc<Worker>) {
+    let counters = worker.counters.clone();
+    if let Some(stream) = shake_hands(tcp, &worker).await {
+        match stream {
+            // Boxed, since all that goes on in it is in one task.
+            Stream::Tls(tls) if tls.speaks_http2() => Box::pin(http2::connection::serve(*tls, worker)).await,
+            stream => serve::connection(&mut Client::new(stream, worker)).await,
+        }
+    }
+    metrics::add(&counters.connections_closed, 1);
 }
 
 /// Shakes hands with a client where it is to speak TLS, under the limit of a head. One that fails is counted
@@ -273,11 +321,26 @@ async fn shake_hands(tcp: runtime::TcpStream, worker: &Worker) -> Option<Stream>
     let watch = worker.watches.add();
     watch.set_idle(true);
     let accepting = TlsStream::accept(tcp, tls.config(), worker.tls.buffers.clone());
-    let Ok(Ok(stream)) = watch.run(HEAD_LIMIT, accepting).await else {
+    let Ok(Ok(stream)) = watch.run(worker.limits.head, accepting).await else {
         metrics::add(&worker.counters.tls_failed, 1);
         return None;
     };
     metrics::add(&worker.counters.tls_handshakes, 1);
     metrics::add(&worker.counters.tls_resumed, u64::from(stream.was_resumed()));
     Some(Stream::Tls(Box::new(stream)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_a_connection_takes_less_than_four_kilobytes() {
+        let bytes = bytes_of_future(serve_connection);
+        assert!(bytes < 4096, "{bytes} bytes");
+    }
 }

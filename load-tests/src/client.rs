@@ -5,7 +5,7 @@ pub mod load;
 /// One connection, driven by hand: what is sent and what comes back is exact.
 pub mod raw;
 
-pub use load::{Amount, Pace, Plan, Report, Template};
+pub use load::{Amount, Order, Pace, Plan, Report, Template};
 pub use raw::{Connection, Response};
 
 /// Builds an HTTP/1.1 request with Host and Content-Length, and the headers given.

@@ -6,8 +6,9 @@
 //! by the kernel's notice.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -21,10 +22,18 @@ pub use process::{alive, descendants, signal};
 
 /// Questions to a running system: HTTP, SQL, the command.
 pub mod ask;
+/// CPU and memory of processes.
+pub mod consumption;
 /// Signals, life and death of processes.
 pub mod process;
-/// A real model server and the official SDKs, installed once.
+/// A disk that is soon full.
+pub mod small_disk;
+/// What tests need of PyPI and npm.
+mod install;
+/// A real model server.
 pub mod real;
+/// The clients that people use.
+pub mod sdk;
 
 /// How long a first start may take: it fetches the ClickHouse engine.
 const START_LIMIT: Duration = Duration::from_secs(600);
@@ -44,18 +53,32 @@ pub struct Setup {
     pub workers: usize,
     /// Variables added to quickstart's environment.
     pub environment: Vec<(String, String)>,
+    /// The variable that has the upstream's credential.
+    pub credential_env: Option<String>,
 }
 
 impl Setup {
     /// Two workers before an upstream that speaks like OpenAI, whose model `scripted` clients call `small`.
     pub fn for_upstream(base_url: &str) -> Self {
         let upstream = Some((base_url.to_owned(), "scripted".to_owned(), "openai".to_owned()));
-        Self { upstream, alias: "small".to_owned(), workers: 2, environment: Vec::new() }
+        Self {
+            upstream,
+            alias: "small".to_owned(),
+            workers: 2,
+            environment: Vec::new(),
+            credential_env: None,
+        }
     }
 
     /// Two workers before the built-in demo upstream.
     pub fn demo() -> Self {
-        Self { upstream: None, alias: "demo".to_owned(), workers: 2, environment: Vec::new() }
+        Self {
+            upstream: None,
+            alias: "demo".to_owned(),
+            workers: 2,
+            environment: Vec::new(),
+            credential_env: None,
+        }
     }
 }
 
@@ -135,6 +158,9 @@ impl System {
         }
         if let Some((url, model, dialect)) = &setup.upstream {
             command.args(["--upstream", url, "--upstream-model", model, "--dialect", dialect]);
+        }
+        if let Some(name) = &setup.credential_env {
+            command.args(["--credential-env", name]);
         }
         command.args(["--alias", &setup.alias, "--workers", &setup.workers.to_string(), "--output", "json"]);
         command.envs(setup.environment.iter().map(|(name, value)| (name, value)));
@@ -220,6 +246,13 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| {
         format!("{name} is not built: run `cargo build --workspace` first, with the same profile")
     })
+}
+
+/// Writes a secret to a new file that only its owner can read: the planes refuse any other.
+pub fn write_secret(file: &Path, secret: &str) {
+    let mut options = File::options();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(file).expect("the file is new");
+    file.write_all(secret.as_bytes()).expect("there is room");
 }
 
 /// Waits for a condition and returns what it found; panics, saying what it waited for, when time is up.

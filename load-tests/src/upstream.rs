@@ -7,7 +7,7 @@
 //!
 //! It writes its own bytes instead of using monoio-http: most faults are things an encoder exists to prevent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use monoio::net::{ListenerOpts, TcpListener};
 pub use answer::STAMP_DIGITS;
 pub use script::{After, Answer, Blob, Cut, Delimiter, Script};
 use state::Shared;
-pub use state::{Received, Totals};
+pub use state::{Received, Told, Totals};
 
 mod answer;
 mod control;
@@ -46,6 +46,8 @@ pub struct Options {
     pub event_interval: Duration,
     /// How many of the last requests are kept.
     pub record: usize,
+    /// Whether each exchange has an entry of its own, by its prompt tokens.
+    pub keep_exchanges: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             models: vec!["scripted".to_owned()],
             event_interval: Duration::ZERO,
             record: 1024,
+            keep_exchanges: false,
         }
     }
 }
@@ -137,6 +140,11 @@ impl Upstream {
     /// What it counted, for each model.
     pub fn ledger(&self) -> BTreeMap<String, Totals> {
         self.shared.ledger()
+    }
+
+    /// What it told of each exchange, by the prompt tokens that were asked for (`seed`).
+    pub fn exchanges(&self) -> HashMap<u64, Told> {
+        self.shared.exchanges()
     }
 
     /// Closes the connections that wait for a request, and returns how many.

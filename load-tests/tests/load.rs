@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use load_tests::client::{Amount, Pace, Plan, Template, load, post};
+use load_tests::client::{Amount, Order, Pace, Plan, Template, load, post};
 use load_tests::upstream::{Options, Script, Upstream};
 
 const PATH: &str = "/v1/chat/completions";
@@ -82,4 +82,19 @@ fn stamped_events_tell_how_long_they_were_under_way() {
     // Two streams, one after the other, each with eleven pauses: after each token, and before the end.
     assert!(begun.elapsed() >= Duration::from_millis(2 * 11 * 5));
     assert!(report.event.max() < 1_000_000_000, "{} ns", report.event.max());
+}
+
+#[test]
+fn a_connection_is_one_client_or_carries_the_requests_of_all_in_turn() {
+    for (order, distinct) in [(Order::OneEach, 1), (Order::InTurn, 3)] {
+        let upstream = Upstream::start(Options::default()).unwrap();
+        let keys = ["a", "b", "c"];
+        let template =
+            |key: &&str| Template { label: (*key).to_owned(), request: post(PATH, key, r#"{"model":"m"}"#) };
+        let templates = keys.iter().map(template).collect();
+        let mut plan = Plan::new(upstream.address(), 1, Amount::Requests(6), templates);
+        plan.order = order;
+        let report = load::run(&plan).unwrap();
+        assert_eq!((report.labels.len(), report.responses()), (distinct, 6), "{order:?}");
+    }
 }

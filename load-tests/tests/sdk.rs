@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use load_tests::harness::ask::number;
 use load_tests::harness::real::{self, Llama};
+use load_tests::harness::sdk::Sdk;
 use load_tests::harness::{Setup, System};
 use serde_json::{Value, json};
 
@@ -43,13 +44,14 @@ fn environment(system: &System) -> [(&str, &str); 4] {
 
 #[test]
 fn openai_python_is_served_and_metered() {
-    let lines = real::run_python(&environment(&world().system)).unwrap();
+    let lines =
+        Sdk::openai_python_2().unwrap().run("exchanges.py", &[], &environment(&world().system)).unwrap();
     check(&lines);
 }
 
 #[test]
 fn openai_node_is_served_and_metered() {
-    let lines = real::run_node(&environment(&world().system)).unwrap();
+    let lines = Sdk::node().unwrap().run("exchanges.cjs", &[], &environment(&world().system)).unwrap();
     check(&lines);
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use load_tests::client::load::Order;
 
 use super::{Chart, Effort, Series};
 use crate::keys::Keys;
@@ -93,7 +94,9 @@ pub(super) fn keys(effort: Effort) -> anyhow::Result<Chart> {
     let mut points: Vec<Point<'_>> = Vec::new();
     for (keys, subject) in &running {
         let x = keys.known.len() as f64;
-        points.extend(of_all(std::slice::from_ref(subject), x, Work::chat(), &keys.sent));
+        // All of them are to be looked up, again and again.
+        let work = Work { order: Order::InTurn, ..Work::chat() };
+        points.extend(of_all(std::slice::from_ref(subject), x, work, &keys.sent));
     }
     measure(&mut stand, &mut points, effort, "keys")?;
     Ok(Chart {

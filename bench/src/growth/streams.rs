@@ -9,19 +9,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use load_tests::client::load::{self, Amount};
-use load_tests::upstream::Upstream;
 
 use super::points::SHOWN;
+use super::upstream::Apart;
 use super::{Chart, Effort, Series};
 use crate::cpu::CpuTime;
 use crate::keys::Keys;
-use crate::measure::{Stand, whole};
+use crate::measure::whole;
+use crate::process::{LOAD_CORE, pin};
 use crate::stats::Estimate;
-use crate::subject::{Setting, Subject};
+use crate::subject::{Name, Setting, Subject};
 use crate::work::{Kind, Placement, Work};
 
 /// Files that a process has open besides its streams.
-const OTHER_FILES: u64 = 2000;
+const OTHER_FILES: u64 = 100;
 /// Connections beside the streams: those that see whether a proxy answers.
 const PROBES: usize = 16;
 /// Between the events of a stream.
@@ -38,22 +39,17 @@ const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// Over streams.
 pub(super) fn chart(effort: Effort) -> anyhow::Result<Chart> {
     let all = if effort.small { &[10, 1000][..] } else { &[10, 100, 1000, 10_000] };
-    // A stream is two files: in a proxy, and in this process, which has the load and the upstream.
+    // In a proxy a stream is two files; load and upstream have a process each.
     let most = usize::try_from(effort.files.saturating_sub(OTHER_FILES) / 2)?;
-    let upstream = Stand::upstream()?;
+    pin(0, LOAD_CORE).context("core 1")?;
     let keys = Keys::so_many(100);
     let mut points = SHOWN.map(|_| Vec::new());
     for count in all.iter().map(|count| most.min(*count)) {
         eprintln!("{count} slow streams");
-        let setting = Setting { connections: count + PROBES, ..Setting::new(upstream.address(), &keys) };
         for (name, points) in SHOWN.into_iter().zip(&mut points) {
-            let context = || format!("{} at {count} slow streams", name.text());
-            // Anew for each point, and one at a time: connections that others keep are files of this process.
-            let subject = Subject::start(name, &setting).with_context(context)?;
-            let cpu_us = event_us(&subject, count, &upstream, &keys).with_context(context)?;
+            let cpu_us = event_us(name, count, &keys)
+                .with_context(|| format!("{} at {count} slow streams", name.text()))?;
             points.push((count as f64, Estimate::of(vec![cpu_us])));
-            drop(subject);
-            wait_for_end_of_connections(&upstream);
         }
     }
     Ok(Chart {
@@ -66,22 +62,17 @@ pub(super) fn chart(effort: Effort) -> anyhow::Result<Chart> {
     })
 }
 
-fn wait_for_end_of_connections(upstream: &Upstream) {
-    let begun = Instant::now();
-    while upstream.connections_open() > 0 && begun.elapsed() < OPEN_LIMIT {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// CPU microseconds of an event while `count` streams are open.
-fn event_us(subject: &Subject, count: usize, upstream: &Upstream, keys: &Keys) -> anyhow::Result<f64> {
+/// CPU microseconds of an event while `count` streams are open; proxy and upstream are started for it.
+fn event_us(name: Name, count: usize, keys: &Keys) -> anyhow::Result<f64> {
     let work = Work {
         connections: count,
         placement: Placement::WithLoad,
         kind: Kind::Slow { events: EVENTS, interval_ms: INTERVAL_MS },
         ..Work::chat()
     };
-    work.set_up(upstream);
+    let upstream = Apart::start(&work.script().unwrap_or_default())?;
+    let setting = Setting { connections: count + PROBES, ..Setting::new(upstream.address, keys) };
+    let subject = Subject::start(name, &setting)?;
     let seen = Arc::new(AtomicU64::new(0));
     let mut plan = work.plan(subject.address, &keys.sent, Duration::ZERO, 0.0);
     (plan.amount, plan.warm_up) = (Amount::Requests(count as u64), Duration::ZERO);

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use load_tests::client::load;
+use load_tests::client::load::{self, Order};
 use load_tests::client::{Amount, Plan, Report, Template};
 use load_tests::upstream::{Options, Script, Upstream};
 use pure::texts::{ModelAt, chat_body};
@@ -16,8 +16,9 @@ use pure::texts::{ModelAt, chat_body};
 use super::profile::{Profile, SHA256};
 use super::valgrind::Callgrind;
 use crate::keys::Keys;
+use crate::prices;
 use crate::process::{LOAD_CORE, pin};
-use crate::subject::{Setting, Subject};
+use crate::subject::{Setting, Subject, Variant};
 use crate::work::{ALIAS, request};
 
 /// How many keys are sent; the table has a thousand.
@@ -48,11 +49,13 @@ pub(crate) struct Exchanges {
     stream: bool,
     /// Between the events of a stream.
     interval_ms: u64,
+    /// What the data plane leaves out.
+    without: &'static [&'static str],
 }
 
 /// All works. The slow streams are few: under callgrind everything takes many times as long, and each event
 /// is to have come, and gone, alone.
-pub(crate) const EXCHANGES: [Exchanges; 3] = [
+pub(crate) const EXCHANGES: [Exchanges; 4] = [
     Exchanges {
         name: "chat",
         title: "Non-streamed chat, 1 KiB request, 600 B answer, 64 connections",
@@ -62,6 +65,18 @@ pub(crate) const EXCHANGES: [Exchanges; 3] = [
         tokens: 67,
         stream: false,
         interval_ms: 0,
+        without: &[],
+    },
+    Exchanges {
+        name: "chat_unaccounted",
+        title: "&nbsp; the same without usage events: what durable accounting costs is the difference",
+        unit: "exchange",
+        connections: 64,
+        count: 4000,
+        tokens: 67,
+        stream: false,
+        interval_ms: 0,
+        without: &["usage-events"],
     },
     Exchanges {
         name: "streams_fast",
@@ -72,6 +87,7 @@ pub(crate) const EXCHANGES: [Exchanges; 3] = [
         tokens: 200,
         stream: true,
         interval_ms: 0,
+        without: &[],
     },
     Exchanges {
         name: "streams_slow",
@@ -82,6 +98,7 @@ pub(crate) const EXCHANGES: [Exchanges; 3] = [
         tokens: 100,
         stream: true,
         interval_ms: 20,
+        without: &[],
     },
 ];
 
@@ -120,15 +137,24 @@ impl Counted {
     }
 }
 
-/// Counts these works, one after the other, in one process. Profiles are copied to the directory `keep`.
+/// Counts these works, one after the other, in one process as long as they leave out the same. Profiles are
+/// copied to the directory `keep`.
 pub(crate) fn count(works: &[&Exchanges], keep: Option<&Path>) -> anyhow::Result<Vec<Counted>> {
     pin(0, LOAD_CORE).context("core 1")?;
+    let processes = works.chunk_by(|one, next| one.without == next.without);
+    let counted: Vec<_> = processes.map(|works| count_in_one(works, keep)).collect::<anyhow::Result<_>>()?;
+    Ok(counted.into_iter().flatten().collect())
+}
+
+fn count_in_one(works: &[&Exchanges], keep: Option<&Path>) -> anyhow::Result<Vec<Counted>> {
+    let left_out = works.iter().find(|work| !work.without.is_empty());
+    let variant = left_out.map_or_else(Variant::default, |work| prices::leaving_out(work.without));
     let upstream = Upstream::start(Options { record: 0, ..Options::default() })?;
     let callgrind = Callgrind::new()?;
     let mut keys = Keys::invented();
     keys.sent.truncate(SENT_KEYS);
-    let subject =
-        Subject::dataplane_under(&callgrind.launcher(&OPTIONS), &Setting::new(upstream.address(), &keys))?;
+    let setting = Setting::new(upstream.address(), &keys);
+    let subject = Subject::dataplane_under(&variant, &callgrind.launcher(&OPTIONS), &setting)?;
     let pid = *subject.pids.last().context("the data plane has a process")?;
     let tell = |words: &[&str]| callgrind.tell(pid, words);
     tell(&["instrumentation", "on"])?;
@@ -173,7 +199,7 @@ impl Exchanges {
         let template = |key: &String| Template { label: String::new(), request: request(key, &body) };
         let templates = keys.sent.iter().map(template).collect();
         let mut plan = Plan::new(subject.address, self.connections, Amount::Requests(self.count), templates);
-        plan.count_usage = false;
+        (plan.order, plan.count_usage) = (Order::OneEach, false);
         plan
     }
 

@@ -1,45 +1,40 @@
 //! Organizations, teams and applications.
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::extract::{Body, ListParams, Named, Params, list, patch, time};
-use super::{Api, ApiError};
+use super::input::{List, ListParams, Nothing, page, patch};
+use super::revocation::revoked;
+use super::route::{Answer, Call, Reply};
 use crate::registry::Patch;
 use crate::registry::application::{Application, ApplicationPatch, NewApplication};
 use crate::registry::organization::{NewOrganization, Organization, OrganizationPatch};
+use crate::registry::revocation::Which;
 use crate::registry::team::{NewTeam, Team, TeamPatch};
 
-type Answer = Result<Json<Value>, ApiError>;
-type Created = Result<(StatusCode, Json<Value>), ApiError>;
-
-fn show_organization(one: &Organization) -> Value {
-    json!({
-        "object": "organization", "id": one.id, "name": one.name, "plan": one.plan,
-        "cost_centre": one.cost_centre, "created_at": time(one.created_ms),
-    })
+/// The parameters of a list of teams.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TeamParams {
+    after: Option<String>,
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<i64>,
+    /// Only those of this organization, by id or name.
+    organization: Option<String>,
 }
 
-fn show_team(one: &Team) -> Value {
-    json!({
-        "object": "team", "id": one.id, "name": one.name, "organization_id": one.organization_id,
-        "organization": one.organization, "plan": one.plan, "cost_centre": one.cost_centre,
-        "created_at": time(one.created_ms),
-    })
+/// The parameters of a list of applications.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApplicationParams {
+    after: Option<String>,
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<i64>,
+    /// Only those of this team, by id or name.
+    team: Option<String>,
 }
 
-fn show_application(one: &Application) -> Value {
-    json!({
-        "object": "application", "id": one.id, "name": one.name, "team_id": one.team_id, "team": one.team,
-        "organization_id": one.organization_id, "organization": one.organization, "models": one.models,
-        "plan": one.plan, "cost_centre": one.cost_centre, "created_at": time(one.created_ms),
-    })
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OrganizationBody {
     name: String,
@@ -47,7 +42,7 @@ pub(super) struct OrganizationBody {
     cost_centre: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OrganizationChange {
     name: Option<String>,
@@ -57,35 +52,36 @@ pub(super) struct OrganizationChange {
     cost_centre: Patch<String>,
 }
 
-pub(super) async fn organizations(State(api): State<Api>, Params(params): Params<ListParams>) -> Answer {
-    let page = params.page(&[])?;
-    Ok(list(&api.registry.organizations(&page).await?, show_organization))
+pub(super) async fn organizations(call: Call, params: ListParams) -> Answer<List<Organization>> {
+    let listed = call.registry.organizations(&params.page()?).await?;
+    Ok(List::new(listed, |one| &one.id).into())
 }
 
-pub(super) async fn organization(State(api): State<Api>, Named(id): Named) -> Answer {
-    Ok(Json(show_organization(&api.registry.organization(&id).await?)))
+pub(super) async fn organization(call: Call, _: Nothing) -> Answer<Organization> {
+    Ok(Reply::one(call.registry.organization(call.name()).await?))
 }
 
 pub(super) async fn create_organization(
-    State(api): State<Api>,
-    Body(body): Body<OrganizationBody>,
-) -> Created {
+    call: Call,
+    _: Nothing,
+    body: OrganizationBody,
+) -> Answer<Organization> {
     let OrganizationBody { name, plan, cost_centre } = body;
-    let made = api.registry.create_organization(NewOrganization { name, plan, cost_centre }).await?;
-    Ok((StatusCode::CREATED, Json(show_organization(&made))))
+    let new = NewOrganization { name, plan, cost_centre };
+    Ok(Reply::one(call.registry.create_organization(new).await?))
 }
 
 pub(super) async fn update_organization(
-    State(api): State<Api>,
-    Named(id): Named,
-    Body(body): Body<OrganizationChange>,
-) -> Answer {
+    call: Call,
+    _: Nothing,
+    body: OrganizationChange,
+) -> Answer<Organization> {
     let OrganizationChange { name, plan, cost_centre } = body;
     let change = OrganizationPatch { name, plan, cost_centre };
-    Ok(Json(show_organization(&api.registry.update_organization(&id, change).await?)))
+    Ok(Reply::one(call.registry.update_organization(call.name(), change).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TeamBody {
     name: String,
@@ -94,7 +90,7 @@ pub(super) struct TeamBody {
     cost_centre: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TeamChange {
     name: Option<String>,
@@ -105,32 +101,29 @@ pub(super) struct TeamChange {
     cost_centre: Patch<String>,
 }
 
-pub(super) async fn teams(State(api): State<Api>, Params(params): Params<ListParams>) -> Answer {
-    let page = params.page(&["organization"])?;
-    Ok(list(&api.registry.teams(params.organization.as_deref(), &page).await?, show_team))
+pub(super) async fn teams(call: Call, params: TeamParams) -> Answer<List<Team>> {
+    let page = page(params.after, params.limit)?;
+    let listed = call.registry.teams(params.organization.as_deref(), &page).await?;
+    Ok(List::new(listed, |one| &one.id).into())
 }
 
-pub(super) async fn team(State(api): State<Api>, Named(id): Named) -> Answer {
-    Ok(Json(show_team(&api.registry.team(&id).await?)))
+pub(super) async fn team(call: Call, _: Nothing) -> Answer<Team> {
+    Ok(Reply::one(call.registry.team(call.name()).await?))
 }
 
-pub(super) async fn create_team(State(api): State<Api>, Body(body): Body<TeamBody>) -> Created {
+pub(super) async fn create_team(call: Call, _: Nothing, body: TeamBody) -> Answer<Team> {
     let TeamBody { name, organization, plan, cost_centre } = body;
-    let made = api.registry.create_team(NewTeam { name, organization, plan, cost_centre }).await?;
-    Ok((StatusCode::CREATED, Json(show_team(&made))))
+    let new = NewTeam { name, organization, plan, cost_centre };
+    Ok(Reply::one(call.registry.create_team(new).await?))
 }
 
-pub(super) async fn update_team(
-    State(api): State<Api>,
-    Named(id): Named,
-    Body(body): Body<TeamChange>,
-) -> Answer {
+pub(super) async fn update_team(call: Call, _: Nothing, body: TeamChange) -> Answer<Team> {
     let TeamChange { name, organization, plan, cost_centre } = body;
     let change = TeamPatch { name, organization, plan, cost_centre };
-    Ok(Json(show_team(&api.registry.update_team(&id, change).await?)))
+    Ok(Reply::one(call.registry.update_team(call.name(), change).await?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ApplicationBody {
     name: String,
@@ -141,7 +134,7 @@ pub(super) struct ApplicationBody {
     models: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ApplicationChange {
     name: Option<String>,
@@ -153,29 +146,43 @@ pub(super) struct ApplicationChange {
     models: Option<Vec<String>>,
 }
 
-pub(super) async fn applications(State(api): State<Api>, Params(params): Params<ListParams>) -> Answer {
-    let page = params.page(&["team"])?;
-    Ok(list(&api.registry.applications(params.team.as_deref(), &page).await?, show_application))
+pub(super) async fn applications(call: Call, params: ApplicationParams) -> Answer<List<Application>> {
+    let page = page(params.after, params.limit)?;
+    let listed = call.registry.applications(params.team.as_deref(), &page).await?;
+    Ok(List::new(listed, |one| &one.id).into())
 }
 
-pub(super) async fn application(State(api): State<Api>, Named(id): Named) -> Answer {
-    Ok(Json(show_application(&api.registry.application(&id).await?)))
+pub(super) async fn application(call: Call, _: Nothing) -> Answer<Application> {
+    Ok(Reply::one(call.registry.application(call.name()).await?))
 }
 
-pub(super) async fn create_application(State(api): State<Api>, Body(body): Body<ApplicationBody>) -> Created {
+pub(super) async fn create_application(call: Call, _: Nothing, body: ApplicationBody) -> Answer<Application> {
     let ApplicationBody { name, team, plan, cost_centre, models } = body;
     let models = models.unwrap_or_else(|| vec!["*".to_owned()]);
-    let made =
-        api.registry.create_application(NewApplication { name, team, plan, cost_centre, models }).await?;
-    Ok((StatusCode::CREATED, Json(show_application(&made))))
+    let new = NewApplication { name, team, plan, cost_centre, models };
+    Ok(Reply::one(call.registry.create_application(new).await?))
 }
 
 pub(super) async fn update_application(
-    State(api): State<Api>,
-    Named(id): Named,
-    Body(body): Body<ApplicationChange>,
-) -> Answer {
+    call: Call,
+    _: Nothing,
+    body: ApplicationChange,
+) -> Answer<Application> {
     let ApplicationChange { name, team, plan, cost_centre, models } = body;
     let change = ApplicationPatch { name, team, plan, cost_centre, models };
-    Ok(Json(show_application(&api.registry.update_application(&id, change).await?)))
+    Ok(Reply::one(call.registry.update_application(call.name(), change).await?))
+}
+
+/// Archives a team, then revokes its keys: what would be made meanwhile is refused already.
+pub(super) async fn archive_team(call: Call, _: Nothing, _: Nothing) -> Answer<Team> {
+    let team = call.registry.archive_team(call.name()).await?;
+    revoked(&call, Which::Team(team.id.clone()), false).await?;
+    Ok(Reply::one(team))
+}
+
+/// Archives an application, likewise.
+pub(super) async fn archive_application(call: Call, _: Nothing, _: Nothing) -> Answer<Application> {
+    let application = call.registry.archive_application(call.name()).await?;
+    revoked(&call, Which::Application(application.id.clone()), false).await?;
+    Ok(Reply::one(application))
 }

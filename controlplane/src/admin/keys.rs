@@ -1,28 +1,37 @@
 //! Keys. The secret is in the answer to `POST /keys` and in no other.
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::extract::{Body, ListParams, Named, Params, list as list_of, parse_time, patch, time};
-use super::{Api, ApiError};
+use super::ApiError;
+use super::input::{List, Nothing, page, parse_time, patch};
+use super::route::{Answer, Call, Reply};
 use crate::registry::Patch;
 use crate::registry::key::{Key, KeyPatch, NewKey};
 
-fn show(key: &Key) -> Value {
-    json!({
-        "object": "key", "id": key.id, "prefix": key.prefix, "description": key.description,
-        "application_id": key.application_id, "application": key.application,
-        "team_id": key.team_id, "team": key.team, "organization_id": key.organization_id,
-        "status": key.status.name(), "models": key.models, "plan": key.plan, "cost_centre": key.cost_centre,
-        "created_at": time(key.created_ms), "expires_at": key.expires_ms.map(time),
-        "retiring_until": key.retiring_until_ms.map(time), "revoked_at": key.revoked_ms.map(time),
-    })
+/// The parameters of a list of keys.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyParams {
+    after: Option<String>,
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<i64>,
+    /// Only those of this team, by id or name.
+    team: Option<String>,
+    /// Only those of this application, by id or name.
+    application: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// A key with its secret.
+#[derive(JsonSchema, Serialize)]
+pub(super) struct MadeKey {
+    #[serde(flatten)]
+    pub(super) key: Key,
+    /// The key itself, in this answer alone; not in that of a dry run.
+    pub(super) secret: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyBody {
     application: String,
@@ -34,7 +43,7 @@ pub(super) struct KeyBody {
     expires_at: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyChange {
     description: Option<String>,
@@ -51,41 +60,33 @@ pub(super) struct KeyChange {
     retiring_until: Patch<String>,
 }
 
-pub(super) async fn list(
-    State(api): State<Api>,
-    Params(params): Params<ListParams>,
-) -> Result<Json<Value>, ApiError> {
-    let page = params.page(&["application", "team"])?;
+pub(super) async fn list(call: Call, params: KeyParams) -> Answer<List<Key>> {
+    let page = page(params.after, params.limit)?;
     let (application, team) = (params.application.as_deref(), params.team.as_deref());
-    Ok(list_of(&api.registry.keys(application, team, &page).await?, show))
+    let listed = call.registry.keys(application, team, &page).await?;
+    Ok(List::new(listed, |one| &one.id).into())
 }
 
-pub(super) async fn one(State(api): State<Api>, Named(id): Named) -> Result<Json<Value>, ApiError> {
-    Ok(Json(show(&api.registry.key(&id).await?)))
+pub(super) async fn one(call: Call, _: Nothing) -> Answer<Key> {
+    Ok(Reply::one(call.registry.key(call.name()).await?))
 }
 
 /// Makes a key, and answers once the connected data planes take it (or a bound has passed).
-pub(super) async fn create(
-    State(api): State<Api>,
-    Body(body): Body<KeyBody>,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+pub(super) async fn create(call: Call, _: Nothing, body: KeyBody) -> Answer<MadeKey> {
     let expires_ms = body.expires_at.map(|text| parse_time("expires_at", &text)).transpose()?;
     let KeyBody { application, description, plan, cost_centre, models, .. } = body;
     let new = NewKey { application, description, plan, cost_centre, models, expires_ms };
-    let (key, secret, generation) = api.registry.create_key(new).await?;
-    if !api.hub.wait_applied(generation).await {
+    let (key, secret, generation) = call.registry.create_key(new).await?;
+    if call.registry.is_dry() {
+        return Ok(MadeKey { key, secret: None }.into());
+    }
+    if !call.api.hub.wait_applied(generation).await {
         tracing::warn!(key = key.id, "not every connected data plane has the new key yet");
     }
-    let mut shown = show(&key);
-    shown["secret"] = Value::from(secret.reveal());
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok(MadeKey { key, secret: Some(secret.reveal().to_owned()) }.into())
 }
 
-pub(super) async fn update(
-    State(api): State<Api>,
-    Named(id): Named,
-    Body(body): Body<KeyChange>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn update(call: Call, _: Nothing, body: KeyChange) -> Answer<Key> {
     let end = |field, given: Patch<String>| -> Result<Patch<i64>, ApiError> {
         given.map(|end| end.map(|text| parse_time(field, &text)).transpose()).transpose()
     };
@@ -98,27 +99,5 @@ pub(super) async fn update(
         expires_ms: end("expires_at", body.expires_at)?,
         retiring_until_ms: end("retiring_until", body.retiring_until)?,
     };
-    Ok(Json(show(&api.registry.update_key(&id, change).await?)))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NothingBody {}
-
-/// Revokes a key; the answer is the receipt.
-pub(super) async fn revoke(
-    State(api): State<Api>,
-    Named(id): Named,
-    Body(NothingBody {}): Body<NothingBody>,
-) -> Result<Json<Value>, ApiError> {
-    // On its own task: a client that leaves must not stop a revocation half-way.
-    let hub = api.hub.clone();
-    let receipt = tokio::spawn(async move { hub.revoke(&[id]).await });
-    let receipt = receipt.await.map_err(|_| ApiError::Broken)??;
-    let (id, status) = receipt.keys.first().map(|key| (key.id.as_str(), key.status.name())).unzip();
-    let nodes = receipt.nodes.iter();
-    let nodes: Vec<Value> =
-        nodes.map(|(node, ms)| json!({"node": node.to_string(), "milliseconds": ms})).collect();
-    let pending: Vec<String> = receipt.pending.iter().map(ToString::to_string).collect();
-    Ok(Json(json!({"id": id, "status": status, "nodes": nodes, "pending": pending})))
+    Ok(Reply::one(call.registry.update_key(call.name(), change).await?))
 }

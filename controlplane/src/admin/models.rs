@@ -1,17 +1,15 @@
 //! Aliases and deployments. An alias is put as a whole; what is left out of a deployment has the default
 //! below.
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use wire::table::{Dialect, OnDisconnect};
 
-use super::extract::{Body, ListParams, Named, Params, list as list_of, time};
-use super::{Api, ApiError};
+use super::ApiError;
+use super::input::{List, ListParams, Nothing};
+use super::route::{Answer, Call, Reply};
 use crate::config::plain_url;
-use crate::registry::model::{Deployment, Model, ON_DISCONNECT, on_disconnect_name};
+use crate::registry::model::{Deployment, Model, ON_DISCONNECT};
 
 const CONNECT_TIMEOUT_MS: u32 = 5_000;
 const FIRST_BYTE_TIMEOUT_MS: u32 = 600_000;
@@ -19,32 +17,13 @@ const IDLE_TIMEOUT_MS: u32 = 300_000;
 const TIMEOUT_MS_MAX: u32 = 3_600_000;
 const CREDENTIAL_BYTES_MAX: usize = 128;
 
-fn show(model: &Model) -> Value {
-    let deployments: Vec<Value> = model.deployments.iter().map(show_deployment).collect();
-    json!({
-        "object": "model", "id": model.alias, "alias": model.alias, "created_at": time(model.created_ms),
-        "deployments": deployments,
-    })
-}
-
-fn show_deployment(one: &Deployment) -> Value {
-    json!({
-        "name": one.name, "upstream": one.upstream, "upstream_model": one.upstream_model,
-        "dialect": one.dialect.name(), "credential": one.credential, "api_version": one.api_version,
-        "weight": one.weight, "on_disconnect": on_disconnect_name(one.on_disconnect),
-        "replay_safe": one.replay_safe,
-        "connect_timeout_ms": one.connect_timeout_ms, "first_byte_timeout_ms": one.first_byte_timeout_ms,
-        "idle_timeout_ms": one.idle_timeout_ms,
-    })
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ModelBody {
     deployments: Vec<DeploymentBody>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct DeploymentBody {
     name: Option<String>,
@@ -61,38 +40,32 @@ struct DeploymentBody {
     idle_timeout_ms: Option<u32>,
 }
 
-pub(super) async fn list(
-    State(api): State<Api>,
-    Params(params): Params<ListParams>,
-) -> Result<Json<Value>, ApiError> {
-    let page = params.page(&[])?;
-    Ok(list_of(&api.registry.models(&page).await?, show))
+pub(super) async fn list(call: Call, params: ListParams) -> Answer<List<Model>> {
+    let listed = call.registry.models(&params.page()?).await?;
+    Ok(List::new(listed, |one| &one.id).into())
 }
 
-pub(super) async fn one(State(api): State<Api>, Named(alias): Named) -> Result<Json<Value>, ApiError> {
-    Ok(Json(show(&api.registry.model(&alias).await?)))
+pub(super) async fn one(call: Call, _: Nothing) -> Answer<Model> {
+    Ok(Reply::one(call.registry.model(call.name()).await?))
 }
 
-pub(super) async fn set(
-    State(api): State<Api>,
-    Named(alias): Named,
-    Body(body): Body<ModelBody>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn set(call: Call, _: Nothing, body: ModelBody) -> Answer<Model> {
+    let alias = call.name();
     let single = body.deployments.len() == 1;
     let deployments = body.deployments.into_iter().zip(1usize..).map(|(one, number)| {
-        let name = if single { alias.clone() } else { format!("{alias}-{number}") };
+        let name = if single { alias.to_owned() } else { format!("{alias}-{number}") };
         deployment(one, name)
     });
     let deployments = deployments.collect::<Result<Vec<_>, _>>()?;
-    let model = api.registry.set_model(&alias, &deployments).await?;
-    api.hub.wait_applied(api.registry.generation().await?).await;
-    Ok(Json(show(&model)))
+    let model = call.registry.set_model(alias, &deployments).await?;
+    call.api.hub.wait_applied(call.registry.generation().await?).await;
+    Ok(Reply::one(model))
 }
 
-pub(super) async fn remove(State(api): State<Api>, Named(alias): Named) -> Result<StatusCode, ApiError> {
-    api.registry.remove_model(&alias).await?;
-    api.hub.wait_applied(api.registry.generation().await?).await;
-    Ok(StatusCode::NO_CONTENT)
+pub(super) async fn remove(call: Call, _: Nothing) -> Answer<()> {
+    call.registry.remove_model(call.name()).await?;
+    call.api.hub.wait_applied(call.registry.generation().await?).await;
+    Ok(().into())
 }
 
 fn deployment(body: DeploymentBody, name: String) -> Result<Deployment, ApiError> {

@@ -3,12 +3,14 @@
 //! What the log says is another text: a failure of ours is told as such, without its cause.
 
 use axum::Json;
+use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use thiserror::Error;
 
+use super::{Api, OPENAI_PREFIX, PREFIX, auth};
 use crate::clickhouse::ClickHouseError;
 use crate::ingest::store::StoreError;
 use crate::registry::RegistryError;
@@ -39,7 +41,7 @@ pub(super) enum ApiError {
 }
 
 impl ApiError {
-    fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -49,11 +51,29 @@ impl ApiError {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Invalid(_) | Self::Registry(RegistryError::Invalid { .. }) => StatusCode::BAD_REQUEST,
+            Self::Registry(RegistryError::Precondition { .. }) => StatusCode::PRECONDITION_FAILED,
+            Self::Registry(RegistryError::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Registry(
                 RegistryError::Taken { .. } | RegistryError::Conflict(_) | RegistryError::Ambiguous { .. },
             ) => StatusCode::CONFLICT,
             Self::Registry(_) | Self::Broken => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The answer in OpenAI's form.
+    pub(super) fn into_openai(self) -> Response {
+        let status = self.status();
+        self.log(status);
+        let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
+        let code = (status == StatusCode::UNAUTHORIZED).then_some("invalid_api_key");
+        let error = json!({"message": self.detail(status), "type": kind, "param": null, "code": code});
+        (status, Json(json!({"error": error}))).into_response()
+    }
+
+    fn log(&self, status: StatusCode) {
+        if status.is_server_error() {
+            tracing::error!(error = %self, "an administrator's request failed");
         }
     }
 
@@ -72,9 +92,7 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
-        if status.is_server_error() {
-            tracing::error!(error = %self, "an administrator's request failed");
-        }
+        self.log(status);
         let problem = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
@@ -91,10 +109,18 @@ impl IntoResponse for ApiError {
     }
 }
 
-pub(super) async fn not_found() -> ApiError {
-    ApiError::NoRoute
+pub(super) async fn not_found(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> ApiError {
+    denied(&api, &uri, &headers).await.unwrap_or(ApiError::NoRoute)
 }
 
-pub(super) async fn method_not_allowed() -> ApiError {
-    ApiError::Method
+pub(super) async fn method_not_allowed(State(api): State<Api>, uri: Uri, headers: HeaderMap) -> ApiError {
+    denied(&api, &uri, &headers).await.unwrap_or(ApiError::Method)
+}
+
+/// Below the API's path only administrators are told what is not there.
+async fn denied(api: &Api, uri: &Uri, headers: &HeaderMap) -> Option<ApiError> {
+    if ![PREFIX, OPENAI_PREFIX].iter().any(|prefix| uri.path().starts_with(prefix)) {
+        return None;
+    }
+    auth::authenticate(api, headers).await.err()
 }

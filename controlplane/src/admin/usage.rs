@@ -1,14 +1,15 @@
 //! Reports and single events, answered by ClickHouse.
 
-use axum::Json;
-use axum::extract::State;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::extract::{Named, Params, parse_time};
-use super::{Api, ApiError};
-use crate::clickhouse::usage_query::{Dimension, Interval, UsageQuery};
+use super::ApiError;
+use super::input::{Nothing, parse_time};
+use super::route::{Answer, Call};
+use crate::clickhouse::usage_query::{Dimension, Interval, StoredEvent, UsageQuery, UsageSum};
+use crate::registry::admin::Admin;
+use crate::registry::role::Scope;
 
 const DAY_MS: i64 = 86_400_000;
 /// How many days a report spans that names no beginning.
@@ -36,7 +37,8 @@ const INTERVALS: [(&str, Interval); 4] = [
     ("total", Interval::Total),
 ];
 
-#[derive(Debug, Deserialize)]
+/// Several values of a filter are separated by commas.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UsageParams {
     from: Option<String>,
@@ -55,23 +57,50 @@ pub(super) struct UsageParams {
     cost_centre: Option<String>,
 }
 
-pub(super) async fn report(
-    State(api): State<Api>,
-    Params(params): Params<UsageParams>,
-) -> Result<Json<Value>, ApiError> {
-    let query = question(&api, params).await?;
-    let report = api.store.usage(&query).await?;
-    Ok(Json(json!({"object": "list", "data": report.rows, "has_more": report.truncated})))
+/// A report.
+#[derive(JsonSchema, Serialize)]
+#[serde(tag = "object", rename = "list")]
+pub(super) struct Report {
+    data: Vec<UsageSum>,
+    /// Whether there are more rows than one report can have.
+    has_more: bool,
 }
 
-async fn question(api: &Api, params: UsageParams) -> Result<UsageQuery, ApiError> {
+/// The usage event of one exchange.
+#[derive(JsonSchema, Serialize)]
+#[serde(tag = "object", rename = "request")]
+pub(super) struct Exchange {
+    /// Its x-request-id.
+    id: String,
+    #[serde(flatten)]
+    event: StoredEvent,
+}
+
+pub(super) async fn report(call: Call, params: UsageParams) -> Answer<Report> {
+    let query = question(&call, params).await?;
+    let report = call.api.store.usage(&query).await?;
+    Ok(Report { data: report.rows, has_more: report.truncated }.into())
+}
+
+/// What of the usage an administrator may see: what was billed to its organization or team.
+fn seen_by(admin: &Admin) -> Option<(Dimension, String)> {
+    match admin.scope {
+        Scope::Installation => None,
+        Scope::Organization(_) => {
+            Some((Dimension::Organization, admin.organization_id.clone().unwrap_or_default()))
+        }
+        Scope::Team(_) => Some((Dimension::Team, admin.team_id.clone().unwrap_or_default())),
+    }
+}
+
+async fn question(call: &Call, params: UsageParams) -> Result<UsageQuery, ApiError> {
     let (from_ms, to_ms) = span(params.from.as_deref(), params.to.as_deref())?;
     let (from_ms, to_ms) = (from_ms.clamp(0, END_MS_MAX), to_ms.clamp(0, END_MS_MAX));
     let interval = params.interval.as_deref().map(|name| choose("interval", name, &INTERVALS)).transpose()?;
     let group_by = params.group_by.as_deref().unwrap_or_default();
     let group_by = list(group_by).map(|name| choose("group_by", name, &DIMENSIONS));
     let group_by = group_by.collect::<Result<_, _>>()?;
-    let mut filters = Vec::new();
+    let mut filters: Vec<_> = seen_by(&call.admin).into_iter().map(|(of, id)| (of, vec![id])).collect();
     for (dimension, given) in [
         (Dimension::Organization, params.organization),
         (Dimension::Team, params.team),
@@ -87,7 +116,7 @@ async fn question(api: &Api, params: UsageParams) -> Result<UsageQuery, ApiError
         let Some(given) = given else { continue };
         let mut values = Vec::new();
         for value in list(&given) {
-            values.push(id_of(api, dimension, value).await?);
+            values.push(id_of(call, dimension, value).await?);
         }
         filters.push((dimension, values));
     }
@@ -95,12 +124,12 @@ async fn question(api: &Api, params: UsageParams) -> Result<UsageQuery, ApiError
 }
 
 /// Usage events carry ids where people may give names.
-async fn id_of(api: &Api, dimension: Dimension, value: &str) -> Result<String, ApiError> {
+async fn id_of(call: &Call, dimension: Dimension, value: &str) -> Result<String, ApiError> {
     Ok(match dimension {
-        Dimension::Organization => api.registry.organization(value).await?.id,
-        Dimension::Team => api.registry.team(value).await?.id,
-        Dimension::Application => api.registry.application(value).await?.id,
-        Dimension::Key => api.registry.key(value).await?.id,
+        Dimension::Organization => call.registry.organization(value).await?.id,
+        Dimension::Team => call.registry.team(value).await?.id,
+        Dimension::Application => call.registry.application(value).await?.id,
+        Dimension::Key => call.registry.key(value).await?.id,
         _ => value.to_owned(),
     })
 }
@@ -128,8 +157,10 @@ fn choose<T: Copy>(field: &str, name: &str, choices: &[(&str, T)]) -> Result<T, 
 }
 
 /// The usage event of the exchange that had an `x-request-id`.
-pub(super) async fn request(State(api): State<Api>, Named(id): Named) -> Result<Json<Value>, ApiError> {
-    let (boot, seq) = api
+pub(super) async fn request(call: Call, _: Nothing) -> Answer<Exchange> {
+    let id = call.name().to_owned();
+    let (boot, seq) = call
+        .api
         .request_ids
         .event(&id)
         .ok_or_else(|| ApiError::Invalid("id: an x-request-id, req_ and 32 hex digits".to_owned()))?;
@@ -137,9 +168,14 @@ pub(super) async fn request(State(api): State<Api>, Named(id): Named) -> Result<
     if !seq.is_admitted() {
         return Err(ApiError::NotFound("the request was refused before it was admitted".to_owned()));
     }
-    let event = api.store.find_event(boot, seq).await?.ok_or_else(missing)?;
-    let mut shown = serde_json::to_value(event).unwrap_or_default();
-    shown["id"] = Value::from(id);
-    shown["object"] = Value::from("request");
-    Ok(Json(shown))
+    let event = call.api.store.find_event(boot, seq).await?.ok_or_else(missing)?;
+    let is_seen = match seen_by(&call.admin) {
+        None => true,
+        Some((Dimension::Organization, id)) => event.organization_id == id,
+        Some((_, id)) => event.team_id == id,
+    };
+    if !is_seen {
+        return Err(missing());
+    }
+    Ok(Exchange { id, event }.into())
 }

@@ -55,6 +55,11 @@ fn main() -> ExitCode {
         // Before anything starts a thread.
         return engine::serve(engine);
     }
+    // Before the first secret is read or made.
+    if let Err(error) = secret::keep_memory_inside() {
+        eprintln!("liutong-controlplane: keeping memory out of core dumps: {error}");
+        return ExitCode::FAILURE;
+    }
     if arguments.new_admin_key {
         return new_admin_key();
     }

@@ -1,7 +1,7 @@
 //! The admin API's client.
 //!
-//! The administrator's key comes from the environment or a file, goes into one header, and nowhere else: not
-//! through a proxy, not behind a redirect, not into an error.
+//! The administrator's key comes from where a profile or the environment says that it is, goes into one
+//! header, and nowhere else: not through a proxy, not behind a redirect, not into an error.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use reqwest::{Method, Url};
 use serde_json::Value;
 
 use super::CliError;
+use super::profile::Place;
+use super::progress::Progress;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 // `key revoke` waits for every data plane, a usage report for ClickHouse.
@@ -20,19 +22,28 @@ const PAGES_MAX: usize = 10_000;
 pub(crate) struct Admin {
     http: reqwest::Client,
     base: Url,
+    /// Changes are checked and not made.
+    dry_run: bool,
 }
 
 /// What a request is about: shown in errors ("revoking key key_17").
 pub(crate) type Action = String;
 
 impl Admin {
-    /// Takes the key from `LIUTONG_ADMIN_KEY` or `LIUTONG_ADMIN_KEY_FILE`.
-    pub(super) fn from_environment(base: &str) -> Result<Self, CliError> {
-        let base = base_url(base)?;
+    /// Fetches the key from its place. With `dry_run` every change is checked and not made.
+    pub(super) fn at(place: Place, dry_run: bool) -> Result<Self, CliError> {
+        let Place { admin_url, origin, key } = place;
+        let base = base_url(&admin_url)?;
         if base.scheme() == "http" && !is_loopback(&base) {
             eprintln!("liutong: warning: the administrator's key travels unencrypted to {base}");
         }
-        Self::new(base, &key_from_environment()?)
+        let key = key.read().map_err(|source| CliError::AdminKey { origin: origin.clone(), source })?;
+        Ok(Self { dry_run, ..Self::new(base, &authorization(key.reveal(), &origin)?)? })
+    }
+
+    /// Whether changes are checked and not made.
+    pub(super) fn is_dry(&self) -> bool {
+        self.dry_run
     }
 
     /// Uses a key that is at hand.
@@ -52,7 +63,7 @@ impl Admin {
             .user_agent(concat!("liutong/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| CliError::Unreachable { url: base.to_string(), reason: reason(&error) })?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, dry_run: false })
     }
 
     /// Gets one thing.
@@ -106,9 +117,19 @@ impl Admin {
         self.call(action, Method::PUT, self.url(path, &[])?, Some(body)).await
     }
 
+    /// Changes something.
+    pub(super) async fn patch(&self, action: Action, path: &[&str], body: &Value) -> Result<Value, CliError> {
+        self.call(action, Method::PATCH, self.url(path, &[])?, Some(body)).await
+    }
+
     /// Removes something.
-    pub(super) async fn delete(&self, action: Action, path: &[&str]) -> Result<Value, CliError> {
-        self.call(action, Method::DELETE, self.url(path, &[])?, None).await
+    pub(super) async fn delete(
+        &self,
+        action: Action,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, CliError> {
+        self.call(action, Method::DELETE, self.url(path, query)?, None).await
     }
 
     fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Url, CliError> {
@@ -128,13 +149,17 @@ impl Admin {
         &self,
         action: Action,
         method: Method,
-        url: Url,
+        mut url: Url,
         body: Option<&Value>,
     ) -> Result<Value, CliError> {
+        if self.dry_run && method != Method::GET {
+            url.query_pairs_mut().append_pair("dry_run", "true");
+        }
         let unreachable = |error: &reqwest::Error| CliError::Unreachable {
             url: self.base.to_string(),
             reason: reason(error),
         };
+        let _progress = Progress::of_waiting(&action);
         let mut request = self.http.request(method, url);
         if let Some(body) = body {
             request = request.json(body);
@@ -181,7 +206,7 @@ fn base_url(text: &str) -> Result<Url, CliError> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         // Not repeated: it is a secret.
-        return Err(CliError::Usage("--admin-url must not carry a user or a password".to_owned()));
+        return Err(CliError::Usage("the admin API's URL must not carry a user or a password".to_owned()));
     }
     if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
         return Err(refuse("expected no path: the admin API's is added to it"));
@@ -192,24 +217,6 @@ fn base_url(text: &str) -> Result<Url, CliError> {
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn key_from_environment() -> Result<HeaderValue, CliError> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(key) = set("LIUTONG_ADMIN_KEY") {
-        let origin = "LIUTONG_ADMIN_KEY";
-        let Some(key) = key.to_str() else {
-            return Err(CliError::BadAdminKey { origin: origin.to_owned(), reason: "not text" });
-        };
-        return authorization(key, origin);
-    }
-    let path = std::path::PathBuf::from(set("LIUTONG_ADMIN_KEY_FILE").ok_or(CliError::NoAdminKey)?);
-    let text = std::fs::read_to_string(&path).map_err(|source| CliError::File {
-        action: "reading the administrator's key from",
-        path: path.clone(),
-        source,
-    })?;
-    authorization(&text, &path.display().to_string())
 }
 
 fn authorization(key: &str, origin: &str) -> Result<HeaderValue, CliError> {

@@ -3,72 +3,95 @@
 //! Names and ids are the same kind of argument everywhere: the admin API takes either. No argument takes a
 //! secret.
 
+mod key;
+mod model;
+mod usage;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
+pub(super) use key::{KeyCommand, KeyCreate, SecretPlace};
+pub(crate) use model::DialectName;
+pub(super) use model::{ModelCommand, ModelSet};
+pub(super) use usage::{GroupBy, Interval, RequestCommand, UsageArgs, UsageCommand};
+
+use super::administrator::AdministratorCommand;
+use super::audit::AuditCommand;
+use super::backup::{BACKUP_EXAMPLES, BackupArgs, RESTORE_EXAMPLES, RestoreArgs};
+use super::doctor::DoctorArgs;
 use super::output::Format;
+use super::privacy::{HOLD_EXAMPLES, HoldCommand, PRIVACY_EXAMPLES, PrivacyCommand};
+use super::support::SupportCommand;
+use super::update::{self, ApplicationUpdate, OrganizationUpdate, TeamUpdate};
 use super::when::When;
 use crate::clickhouse::engine::EngineArgs;
 use crate::quickstart::QuickstartOptions;
 
 const EXAMPLES: &str = "\
-Environment:
+Environment, where no --profile is given:
   LIUTONG_ADMIN_URL       the admin API, without a path (default http://127.0.0.1:8090)
   LIUTONG_ADMIN_KEY       the administrator's key
   LIUTONG_ADMIN_KEY_FILE  a file that holds it, instead
+  LIUTONG_PROFILE         the profile to use, where none of these is set
+  LIUTONG_CONFIG          the file with profiles (default ~/.config/liutong/config.toml)
 
 Exit status:
-  0 done   1 error   2 usage   3 not found   4 not authorized   5 conflict
+  0 done   1 error   2 usage   3 not found   4 not authorized   5 conflict   6 not reached, try again
 
 Examples:
   liutong quickstart
+  liutong team list --profile production
+  liutong model remove small --dry-run
   liutong team create research --organization acme --cost-centre 4711
   liutong key create --application chatbot -o json
   liutong usage --by team,model --from 7d --interval day";
+
+const PROFILE_EXAMPLES: &str = "\
+Such a file, ~/.config/liutong/config.toml, says where each control plane is and where the key for it; a key
+itself never stands in it:
+
+  default = \"production\"
+  [profiles.production]
+  admin_url = \"https://liutong.example:8090\"
+  key_file = \"/home/me/.config/liutong/production-key\"   # or key_env, or key_systemd_credential
+
+Examples:
+  liutong profile list
+  liutong team list --profile production";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  liutong completions bash > /etc/bash_completion.d/liutong
+  liutong completions zsh > ~/.zfunc/_liutong
+  liutong completions fish > ~/.config/fish/completions/liutong.fish";
 
 const APPLICATION_EXAMPLES: &str = "\
 Examples:
   liutong application create chatbot --team research --models small,large
   liutong application create lab --team research --models '*'";
 
-const KEY_EXAMPLES: &str = "\
+const ENROLL_EXAMPLES: &str = "\
 Examples:
-  liutong key create --application chatbot -o json
-  liutong key create --application chatbot --expires-at 90d --write-secret chatbot.key";
-
-const MODEL_EXAMPLES: &str = "\
-Examples:
-  liutong model set small --dialect vllm \\
-      --upstream http://10.0.0.7:8000/v1 --upstream-model Qwen/Qwen3-8B
-  liutong model set large --upstream https://api.openai.com/v1 --upstream-model gpt-5 --credential OPENAI
-  liutong model set large --file deployments.json
-
-Such a file has several deployments: {\"deployments\":[{...},{...}]}, with the members that the flags name.";
-
-const USAGE_EXAMPLES: &str = "\
-Examples:
-  liutong usage --by team,model --from 30d --interval day -o csv
-  liutong usage --by key --team research --from 2026-11-01 --to 2026-12-01
-
-Times are a time (RFC 3339), a date (UTC), or a span back from now such as 24h or 7d.";
+  liutong node enroll berlin-1 | ssh berlin-1 liutong-dataplane --config /etc/liutong/dataplane.toml --enroll
+  liutong node enroll berlin-1 --expires-at 10m -o json";
 
 /// Administers Liutong: who may use which models, and what they used.
 #[derive(Debug, Parser)]
 #[command(name = "liutong", version, after_help = EXAMPLES, propagate_version = true)]
 pub(super) struct Cli {
-    /// What to print on stdout: a table, the admin API's own JSON, or CSV
+    /// What to print on stdout
     #[arg(short, long, global = true, value_enum, value_name = "FORMAT")]
     pub(super) output: Option<Format>,
-    /// The admin API, without a path
-    #[arg(
-        long,
-        global = true,
-        env = "LIUTONG_ADMIN_URL",
-        default_value = "http://127.0.0.1:8090",
-        value_name = "URL"
-    )]
-    pub(super) admin_url: String,
+    /// The admin API, without a path [default: LIUTONG_ADMIN_URL, else http://127.0.0.1:8090]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(super) admin_url: Option<String>,
+    /// The profile that says where the admin API is, and where the key for it
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) profile: Option<String>,
+    /// Checks a change, and does not make it
+    #[arg(long, global = true)]
+    pub(super) dry_run: bool,
     #[command(subcommand)]
     pub(super) command: Command,
 }
@@ -90,6 +113,12 @@ pub(super) enum Command {
     /// Aliases, the model names that clients send, and the deployments that serve them
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Administrators: who may call the admin API, as what, and for which part
+    #[command(subcommand)]
+    Administrator(AdministratorCommand),
+    /// The audit trail: who changed what
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Requests and tokens, by team, key, model, ... and time
     Usage(UsageArgs),
     /// One exchange
@@ -101,11 +130,53 @@ pub(super) enum Command {
     /// Spools: usage events on a data plane's disk (needs no control plane)
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// Legal holds: what must be neither erased nor expire
+    #[command(subcommand, after_help = HOLD_EXAMPLES)]
+    Hold(HoldCommand),
+    /// What is stored, about whom, for how long; and erasing it
+    #[command(subcommand, after_help = PRIVACY_EXAMPLES)]
+    Privacy(PrivacyCommand),
+    /// Backs up the registry and usage, on the control plane's host (needs no control plane)
+    #[command(after_help = BACKUP_EXAMPLES)]
+    Backup(BackupArgs),
+    /// Puts a backup in the place of an empty installation, or of one that is to be replaced
+    #[command(after_help = RESTORE_EXAMPLES)]
+    Restore(RestoreArgs),
+    /// Looks at the installation on this machine, and says how to mend what it finds
+    Doctor(DoctorArgs),
+    /// What a maintainer needs to help
+    #[command(subcommand)]
+    Support(SupportCommand),
+    /// Prints the admin API's OpenAPI document
+    #[command(after_help = "Example:\n  liutong openapi > openapi.json")]
+    Openapi,
+    /// Profiles: which control plane to speak to, and where the key for it is
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+    /// Prints what a shell needs to complete what is typed
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages, one for each command
+    #[command(after_help = "Example:\n  liutong man /usr/local/share/man/man1")]
+    Man {
+        /// The directory
+        directory: PathBuf,
+    },
     /// Starts all of Liutong on this machine for a first try
     Quickstart(QuickstartOptions),
     /// Serves the embedded ClickHouse
     #[command(hide = true)]
     ClickhouseEngine(EngineArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ProfileCommand {
+    /// Lists the profiles, and where each has its key
+    #[command(after_help = PROFILE_EXAMPLES)]
+    List,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,8 +194,13 @@ pub(super) enum OrganizationCommand {
         cost_centre: Option<String>,
     },
     /// Lists the organizations
+    #[command(after_help = "Example:\n  liutong organization list -o csv")]
     List,
+    /// Changes an organization; only what is given changes
+    #[command(after_help = update::ORGANIZATION_EXAMPLES)]
+    Update(OrganizationUpdate),
     /// Shows one organization
+    #[command(after_help = "Example:\n  liutong organization show acme")]
     Show {
         /// Its name or id
         organization: String,
@@ -149,12 +225,23 @@ pub(super) enum TeamCommand {
         cost_centre: Option<String>,
     },
     /// Lists the teams
+    #[command(after_help = "Example:\n  liutong team list --organization acme")]
     List {
         /// Only this organization's
         #[arg(long)]
         organization: Option<String>,
     },
+    /// Changes a team; only what is given changes
+    #[command(after_help = update::TEAM_EXAMPLES)]
+    Update(TeamUpdate),
+    /// Ends a team, for good: all of its keys are revoked; what it used stays
+    #[command(after_help = "Example:\n  liutong team archive research")]
+    Archive {
+        /// Its name or id
+        team: String,
+    },
     /// Shows one team
+    #[command(after_help = "Example:\n  liutong team show research -o json")]
     Show {
         /// Its name or id
         team: String,
@@ -182,12 +269,23 @@ pub(super) enum ApplicationCommand {
         cost_centre: Option<String>,
     },
     /// Lists the applications
+    #[command(after_help = "Example:\n  liutong application list --team research")]
     List {
         /// Only this team's
         #[arg(long)]
         team: Option<String>,
     },
+    /// Changes an application; only what is given changes
+    #[command(after_help = update::APPLICATION_EXAMPLES)]
+    Update(ApplicationUpdate),
+    /// Ends an application, for good: all of its keys are revoked; what it used stays
+    #[command(after_help = "Example:\n  liutong application archive chatbot")]
+    Archive {
+        /// Its name or id
+        application: String,
+    },
     /// Shows one application
+    #[command(after_help = "Example:\n  liutong application show chatbot")]
     Show {
         /// Its name or id
         application: String,
@@ -195,273 +293,40 @@ pub(super) enum ApplicationCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum KeyCommand {
-    /// Makes a key; its secret is shown this once
-    #[command(after_help = KEY_EXAMPLES)]
-    Create(KeyCreate),
-    /// Lists keys, without their secrets
-    List {
-        /// Only this application's
-        #[arg(long)]
-        application: Option<String>,
-        /// Only this team's
-        #[arg(long)]
-        team: Option<String>,
-    },
-    /// Shows one key, without its secret
-    Show {
-        /// Its id
-        key: String,
-    },
-    /// Revokes a key; returns once the data planes refuse it, and names those that have not confirmed
-    #[command(after_help = "Example:\n  liutong key revoke key_17 -o json")]
-    Revoke {
-        /// Its id
-        key: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct KeyCreate {
-    /// The application it belongs to, by name or id
-    #[arg(long)]
-    pub(super) application: String,
-    /// What it is for
-    #[arg(long)]
-    pub(super) description: Option<String>,
-    /// When it stops working: a time (RFC 3339), a date (UTC), or a span from now such as 12h or 90d
-    #[arg(long, value_name = "WHEN")]
-    pub(super) expires_at: Option<When>,
-    /// The aliases it may use, separated by commas; without this it inherits its application's
-    #[arg(long, value_name = "ALIASES")]
-    pub(super) models: Option<String>,
-    /// Prints the secret alone
-    #[arg(long, conflicts_with = "write_secret")]
-    pub(super) secret_only: bool,
-    /// Writes the secret to a new file that only you can read, and does not print it
-    #[arg(long, value_name = "FILE")]
-    pub(super) write_secret: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum ModelCommand {
-    /// Makes an alias, or replaces the deployments of one
-    #[command(after_help = MODEL_EXAMPLES)]
-    Set(ModelSet),
-    /// Lists the aliases
-    List,
-    /// Shows one alias and its deployments
-    Show {
-        /// The alias
-        alias: String,
-    },
-    /// Removes an alias: clients get 404 for it from then on
-    Remove {
-        /// The alias
-        alias: String,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ModelSet {
-    /// The model name that clients send
-    pub(super) alias: String,
-    /// A JSON file with the deployments, for several or for what has no flag; - is stdin
-    #[arg(long, value_name = "FILE", required_unless_present = "upstream", conflicts_with_all = [
-        "upstream", "upstream_model", "dialect", "name", "credential", "weight", "on_disconnect",
-        "replay_safe", "connect_timeout_ms", "first_byte_timeout_ms", "idle_timeout_ms", "api_version",
-    ])]
-    pub(super) file: Option<PathBuf>,
-    /// The upstream's base URL; for most it ends in /v1
-    #[arg(long, value_name = "URL", requires = "upstream_model")]
-    pub(super) upstream: Option<String>,
-    /// The model's name there
-    #[arg(long, value_name = "NAME", requires = "upstream")]
-    pub(super) upstream_model: Option<String>,
-    /// How the upstream speaks
-    #[arg(long, value_enum, default_value = "openai", requires = "upstream")]
-    pub(super) dialect: DialectName,
-    /// A name for the deployment
-    #[arg(long)]
-    pub(super) name: Option<String>,
-    /// The name of the credential to send; the data planes' configuration says what it is
-    #[arg(long, value_name = "NAME")]
-    pub(super) credential: Option<String>,
-    /// Its share among the alias's deployments
-    #[arg(long)]
-    pub(super) weight: Option<u32>,
-    /// What happens to the upstream's answer when the client leaves in the middle of it
-    #[arg(long, value_enum)]
-    pub(super) on_disconnect: Option<OnDisconnectName>,
-    /// The upstream may be sent a request again that it might have executed
-    #[arg(long)]
-    pub(super) replay_safe: bool,
-    /// How long connecting may take
-    #[arg(long, value_name = "MS")]
-    pub(super) connect_timeout_ms: Option<u32>,
-    /// How long the first byte of an answer may take
-    #[arg(long, value_name = "MS")]
-    pub(super) first_byte_timeout_ms: Option<u32>,
-    /// How long the upstream may pause within an answer
-    #[arg(long, value_name = "MS")]
-    pub(super) idle_timeout_ms: Option<u32>,
-    /// Azure's api-version
-    #[arg(long, value_name = "VERSION")]
-    pub(super) api_version: Option<String>,
-}
-
-/// The dialects, as arguments: wire's `Dialect::ALL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DialectName {
-    Openai,
-    Azure,
-    Vllm,
-    Sglang,
-    Llamacpp,
-    Ollama,
-    Tgi,
-}
-
-impl DialectName {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Openai => "openai",
-            Self::Azure => "azure",
-            Self::Vllm => "vllm",
-            Self::Sglang => "sglang",
-            Self::Llamacpp => "llamacpp",
-            Self::Ollama => "ollama",
-            Self::Tgi => "tgi",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum OnDisconnectName {
-    /// The upstream is cut off; the usage seen so far is recorded
-    Cancel,
-    /// The answer is read to its end, bounded in time, so that its usage is known
-    Drain,
-}
-
-impl OnDisconnectName {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Cancel => "cancel",
-            Self::Drain => "drain",
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = USAGE_EXAMPLES)]
-pub(super) struct UsageArgs {
-    /// What to add up by, in this order
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "team,model", value_name = "LIST")]
-    pub(super) by: Vec<GroupBy>,
-    /// From when on [default: 30 days before the end]
-    #[arg(long, value_name = "WHEN")]
-    pub(super) from: Option<When>,
-    /// Until when, exclusive [default: the end of today, UTC]
-    #[arg(long, value_name = "WHEN")]
-    pub(super) to: Option<When>,
-    /// One row for each such interval, or for all of the time
-    #[arg(long, value_enum, default_value = "total")]
-    pub(super) interval: Interval,
-    /// Only this team's, by name or id
-    #[arg(long)]
-    pub(super) team: Option<String>,
-    /// Only this key's
-    #[arg(long)]
-    pub(super) key: Option<String>,
-    /// Only this application's, by name or id
-    #[arg(long)]
-    pub(super) application: Option<String>,
-    /// Only this organization's, by name or id
-    #[arg(long)]
-    pub(super) organization: Option<String>,
-    /// Only this alias's
-    #[arg(long)]
-    pub(super) model: Option<String>,
-    /// Only this endpoint's, such as chat.completions
-    #[arg(long)]
-    pub(super) endpoint: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(super) enum GroupBy {
-    Team,
-    Key,
-    Application,
-    Organization,
-    Model,
-    Endpoint,
-    Deployment,
-    Status,
-    Plan,
-    CostCentre,
-}
-
-impl GroupBy {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Team => "team",
-            Self::Key => "key",
-            Self::Application => "application",
-            Self::Organization => "organization",
-            Self::Model => "model",
-            Self::Endpoint => "endpoint",
-            Self::Deployment => "deployment",
-            Self::Status => "status",
-            Self::Plan => "plan",
-            Self::CostCentre => "cost_centre",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Interval {
-    Hour,
-    Day,
-    Month,
-    Total,
-}
-
-impl Interval {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Hour => "hour",
-            Self::Day => "day",
-            Self::Month => "month",
-            Self::Total => "total",
-        }
-    }
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum RequestCommand {
-    /// Shows the usage event of one exchange: who, which model, how many tokens, how long
-    Show {
-        /// The x-request-id that the client got
-        id: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(super) enum NodeCommand {
     /// Lists the data planes that the control plane knows
+    #[command(after_help = "Example:\n  liutong node list")]
     List,
+    /// Makes a token with which a data plane on another host gets its certificate, once
+    #[command(after_help = ENROLL_EXAMPLES)]
+    Enroll {
+        /// What the node is to be called
+        name: String,
+        /// Until when the token is good: a span such as 30m or 2h, or a time; an hour without this
+        #[arg(long, value_name = "WHEN")]
+        expires_at: Option<When>,
+    },
+    /// Removes a data plane: it gets nothing any more, and no receipt names it
+    #[command(after_help = "Example:\n  liutong node remove berlin-1 --force")]
+    Remove {
+        /// Its id or name
+        node: String,
+        /// Also if it is connected
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SpoolCommand {
     /// Shows what each segment below a directory holds
+    #[command(after_help = "Example:\n  liutong spool inspect /var/lib/liutong/dataplane/spool")]
     Inspect {
         /// A spool's directory, or one above it
         directory: PathBuf,
     },
     /// Checks every record below a directory; the exit status is 1 where events are damaged or missing
+    #[command(after_help = "Example:\n  liutong spool verify /var/lib/liutong/dataplane/spool")]
     Verify {
         /// A spool's directory, or one above it
         directory: PathBuf,

@@ -4,19 +4,27 @@
 //! printed or written to. With `--write-secret` the file is made before the key, so that no key is made whose
 //! secret has no place.
 
+/// Revoking keys, and showing the receipt.
+pub(super) mod revoke;
+/// Giving a key a successor.
+pub(super) mod rotate;
+/// Finding keys in text.
+pub(super) mod scan;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::CliError;
 use super::admin::Admin;
-use super::args::{KeyCommand, KeyCreate};
+use super::args::{KeyCommand, KeyCreate, SecretPlace};
 use super::output::{Format, Output, print};
 use super::registry::{aliases, body, query};
+use super::update;
 
 const COLUMNS: [&str; 9] =
     ["id", "prefix", "application", "team", "description", "status", "models", "created_at", "expires_at"];
@@ -28,10 +36,14 @@ pub(super) async fn run(admin: &Admin, out: &Output, command: KeyCommand) -> Res
             let filters = [("application", &application), ("team", &team)];
             out.list(&admin.list("listing keys".to_owned(), &["keys"], &query(&filters)).await?, &COLUMNS)
         }
+        KeyCommand::Update(change) => update::key(admin, out, change).await,
         KeyCommand::Show { key } => {
             out.one(&admin.get(format!("showing key {key}"), &["keys", &key], &[]).await?)
         }
-        KeyCommand::Revoke { key } => revoke(admin, out, &key).await,
+        KeyCommand::Revoke(options) => revoke::run(admin, out, options).await,
+        KeyCommand::Rotate(options) => rotate::run(admin, out, options).await,
+        // Needs no control plane, and was run without one.
+        KeyCommand::Scan(_) => Ok(()),
     }
 }
 
@@ -48,13 +60,31 @@ async fn create(admin: &Admin, out: &Output, options: KeyCreate) -> Result<(), C
         ("application", Some(options.application)),
         ("description", options.description),
         ("expires_at", expires_at),
+        ("plan", options.plan),
+        ("cost_centre", options.cost_centre),
     ]);
     if let Some(models) = &options.models {
         body.insert("models".to_owned(), aliases(models));
     }
-    let file = options.write_secret.as_deref().map(|path| new_private_file(path).map(|file| (path, file)));
+    make(admin, out, (action, &["keys"], Value::Object(body)), &options.place).await
+}
+
+/// Asks for a new key, brings its secret to where it is to go, and shows the rest.
+pub(super) async fn make(
+    admin: &Admin,
+    out: &Output,
+    (action, path, body): (String, &[&str], Value),
+    place: &SecretPlace,
+) -> Result<(), CliError> {
+    let file = place.write_secret.as_deref().map(|path| new_private_file(path).map(|file| (path, file)));
     let file = file.transpose()?;
-    let created = admin.post(action.clone(), &["keys"], &Value::Object(body)).await;
+    let created = admin.post(action.clone(), path, &body).await;
+    if admin.is_dry() {
+        if let Some((path, _)) = file {
+            let _ = std::fs::remove_file(path);
+        }
+        return out.one(&created?);
+    }
     let (mut key, secret) = match created.and_then(|key| with_secret(key, action)) {
         Ok(made) => made,
         Err(error) => {
@@ -64,6 +94,7 @@ async fn create(admin: &Admin, out: &Output, options: KeyCreate) -> Result<(), C
             return Err(error);
         }
     };
+    revoke::warn_of_pending(key.get("replaces").unwrap_or(&Value::Null));
     if let Some((path, mut file)) = file {
         // Printed instead of lost: the key is made, and its secret cannot be had again.
         if let Err(source) = writeln!(file, "{secret}").and_then(|()| file.sync_all()) {
@@ -74,7 +105,7 @@ async fn create(admin: &Admin, out: &Output, options: KeyCreate) -> Result<(), C
             members.remove("secret");
         }
         eprintln!("liutong: the secret is in {}; it cannot be had again", path.display());
-    } else if options.secret_only {
+    } else if place.secret_only {
         return print(&format!("{secret}\n"));
     } else if out.format() == Format::Table {
         eprintln!("liutong: the secret is shown this once; only its hash is kept");
@@ -95,38 +126,4 @@ fn new_private_file(path: &Path) -> Result<File, CliError> {
         path: path.to_owned(),
         source,
     })
-}
-
-async fn revoke(admin: &Admin, out: &Output, key: &str) -> Result<(), CliError> {
-    let action = format!("revoking key {key}");
-    let receipt =
-        admin.post(action, &["keys", key, "revoke"], &Value::Object(serde_json::Map::new())).await?;
-    let pending = receipt.get("pending").and_then(Value::as_array).map_or(0, Vec::len);
-    if pending > 0 {
-        eprintln!(
-            "liutong: warning: {pending} data planes have not confirmed; each refuses the key once it is back"
-        );
-    }
-    match out.format() {
-        Format::Json => out.one(&receipt),
-        _ => receipt_rows(out, &receipt),
-    }
-}
-
-/// One row for each data plane: which it is, whether it confirmed, and how long that took.
-fn receipt_rows(out: &Output, receipt: &Value) -> Result<(), CliError> {
-    let items = |name| receipt.get(name).and_then(Value::as_array).into_iter().flatten();
-    let row = |node: Value, confirmed: bool, milliseconds: Value| {
-        let (id, status) = (&receipt["id"], &receipt["status"]);
-        json!({
-            "id": id, "status": status, "node": node, "confirmed": confirmed, "milliseconds": milliseconds,
-        })
-    };
-    let confirmed = items("nodes").map(|n| row(n["node"].clone(), true, n["milliseconds"].clone()));
-    let pending = items("pending").map(|n| row(n.get("node").unwrap_or(n).clone(), false, Value::Null));
-    let mut rows: Vec<Value> = confirmed.chain(pending).collect();
-    if rows.is_empty() {
-        rows.push(row(Value::Null, true, Value::Null));
-    }
-    out.list(&rows, &["id", "status", "node", "confirmed", "milliseconds"])
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::CliError;
 use super::admin::Admin;
 use super::args::{ModelCommand, ModelSet};
-use super::output::{Format, Output};
+use super::output::Output;
 
 const COLUMNS: [&str; 9] = [
     "alias",
@@ -28,7 +28,7 @@ pub(super) async fn run(admin: &Admin, out: &Output, command: ModelCommand) -> R
         ModelCommand::List => {
             let models = admin.list("listing models".to_owned(), &["models"], &[]).await?;
             match out.format() {
-                Format::Json => out.list(&models, &[]),
+                format if format.is_json() => out.list(&models, &[]),
                 _ => out.list(&deployments(&models), &COLUMNS),
             }
         }
@@ -36,7 +36,7 @@ pub(super) async fn run(admin: &Admin, out: &Output, command: ModelCommand) -> R
             one(out, admin.get(format!("showing model {alias}"), &["models", &alias], &[]).await?)
         }
         ModelCommand::Remove { alias } => {
-            let removed = admin.delete(format!("removing model {alias}"), &["models", &alias]).await?;
+            let removed = admin.delete(format!("removing model {alias}"), &["models", &alias], &[]).await?;
             if removed.is_null() {
                 eprintln!("liutong: model {alias} is removed");
                 return Ok(());
@@ -102,7 +102,7 @@ fn deployment(options: &ModelSet) -> Value {
 
 fn one(out: &Output, model: Value) -> Result<(), CliError> {
     match out.format() {
-        Format::Json => out.one(&model),
+        format if format.is_json() => out.one(&model),
         _ => out.list(&deployments(&[model]), &COLUMNS),
     }
 }

@@ -3,8 +3,11 @@
 //! A table shows the columns that people look for; CSV has every field, those first, so that a script finds
 //! in it what JSON has. Text in a table is shown without control characters: a name must not move the
 //! reader's cursor.
+//!
+//! On a terminal a list fits its width. Lines are never wrapped, and what there is to copy (ids, names, keys)
+//! is never cut: first long texts are shortened, then the last columns are left out, and named.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table, presets};
@@ -20,18 +23,34 @@ pub(crate) enum Format {
     Table,
     /// The admin API's fields as they are: an object for one thing, an array for a list
     Json,
+    /// The same, one line for each thing
+    Jsonl,
     /// With a header line
     Csv,
 }
 
+impl Format {
+    /// Whether the admin API's own fields are wanted, not a selection for people.
+    pub(crate) fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Jsonl)
+    }
+}
+
+/// What a long text is shortened to, where the terminal is too narrow.
+const SHORT_CHARS: usize = 32;
+/// What is never shortened: people copy it.
+const COPIED: [&str; 8] = ["id", "name", "alias", "prefix", "node", "file", "application", "team"];
+
 /// Prints data in one form.
 pub(super) struct Output {
     format: Format,
+    /// Of the terminal, in columns.
+    width: Option<usize>,
 }
 
 impl Output {
     pub(super) fn new(format: Format) -> Self {
-        Self { format }
+        Self { format, width: terminal_width() }
     }
 
     pub(super) fn format(&self) -> Format {
@@ -42,7 +61,15 @@ impl Output {
     pub(super) fn list(&self, rows: &[Value], columns: &[&str]) -> Result<(), CliError> {
         let text = match self.format {
             Format::Json => json(&Value::Array(rows.to_vec())),
-            Format::Table => table(rows, &present(rows, columns)),
+            Format::Jsonl => rows.iter().map(|row| format!("{row}\n")).collect(),
+            Format::Table => {
+                let (text, left_out) = fitted(rows, &present(rows, columns), self.width);
+                if !left_out.is_empty() {
+                    let names = left_out.join(", ");
+                    eprintln!("liutong: the terminal is too narrow for: {names}");
+                }
+                text
+            }
             Format::Csv => csv(rows, &all(rows, columns))?,
         };
         print(&text)
@@ -53,6 +80,7 @@ impl Output {
         let rows = std::slice::from_ref(row);
         let text = match self.format {
             Format::Json => json(row),
+            Format::Jsonl => format!("{row}\n"),
             Format::Table => fields(row),
             Format::Csv => csv(rows, &all(rows, &[]))?,
         };
@@ -86,11 +114,42 @@ fn all<'a>(rows: &'a [Value], columns: &[&'a str]) -> Vec<&'a str> {
     names
 }
 
-fn table(rows: &[Value], columns: &[&str]) -> String {
+/// The terminal that stdout is; `None` where it is none, or does not say.
+fn terminal_width() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    let columns = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?.ws_col;
+    (columns > 0).then_some(usize::from(columns))
+}
+
+/// The table, as wide as may be; and the columns that it has no room for.
+fn fitted<'a>(rows: &[Value], columns: &[&'a str], width: Option<usize>) -> (String, Vec<&'a str>) {
+    let whole = table(rows, columns, usize::MAX);
+    let Some(width) = width.filter(|width| widest(&whole) > *width) else { return (whole, Vec::new()) };
+    let mut shown = columns.len();
+    loop {
+        let text = table(rows, &columns[..shown], SHORT_CHARS);
+        if shown <= 1 || widest(&text) <= width {
+            return (text, columns[shown..].to_vec());
+        }
+        shown -= 1;
+    }
+}
+
+fn widest(text: &str) -> usize {
+    text.lines().map(console::measure_text_width).max().unwrap_or(0)
+}
+
+/// Texts that are not there to be copied have at most `chars_max`.
+fn table(rows: &[Value], columns: &[&str], chars_max: usize) -> String {
     let mut table = plain_table();
     table.set_header(columns.iter().map(|c| Cell::new(c).add_attribute(Attribute::Bold)));
     for row in rows {
-        table.add_row(columns.iter().map(|column| cell(row.get(column).unwrap_or(&Value::Null))));
+        table.add_row(columns.iter().map(|column| {
+            let chars_max = if COPIED.contains(column) { usize::MAX } else { chars_max };
+            cell(row.get(column).unwrap_or(&Value::Null), chars_max)
+        }));
     }
     format!("{}\n", table.trim_fmt())
 }
@@ -110,8 +169,12 @@ fn plain_table() -> Table {
     table
 }
 
-fn cell(value: &Value) -> Cell {
-    let cell = Cell::new(shown(value));
+fn cell(value: &Value, chars_max: usize) -> Cell {
+    let mut text = shown(value);
+    if chars_max < usize::MAX && text.chars().count() > chars_max {
+        text = text.chars().take(chars_max - 1).chain(['…']).collect();
+    }
+    let cell = Cell::new(text);
     if value.is_number() { cell.set_alignment(CellAlignment::Right) } else { cell }
 }
 
@@ -159,7 +222,7 @@ mod tests {
     fn a_table_has_the_columns_that_were_asked_for_and_csv_has_every_field() {
         let rows = [json!({"name":"a","id":"1","tokens":7}), json!({"name":"b","id":"2","models":["x","y"]})];
         let columns = ["id", "name", "models", "absent"];
-        let table = table(&rows, &present(&rows, &columns));
+        let table = table(&rows, &present(&rows, &columns), usize::MAX);
         assert!(table.contains("x,y") && !table.contains('7') && !table.contains("absent"), "{table}");
         let csv = csv(&rows, &all(&rows, &columns)).unwrap();
         assert_eq!(csv, "id,name,models,tokens\n1,a,,7\n2,b,\"x,y\",\n");
@@ -167,8 +230,25 @@ mod tests {
 
     #[test]
     fn an_empty_list_still_has_its_header() {
-        assert!(table(&[], &present(&[], &["id", "name"])).contains("name"));
+        assert!(table(&[], &present(&[], &["id", "name"]), 9).contains("name"));
         assert_eq!(csv(&[], &all(&[], &["id", "name"])).unwrap(), "id,name\n");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_long_texts_are_shortened_and_then_the_last_columns_left_out() {
+        let id = "key_0123456789012345678901234567890123456789";
+        let rows = [json!({"id": id, "description": "d".repeat(60), "status": "active"})];
+        let columns = ["id", "description", "status"];
+        let (text, left_out) = fitted(&rows, &columns, Some(200));
+        assert!(text.contains(&"d".repeat(60)) && left_out.is_empty(), "{text}");
+        let (text, left_out) = fitted(&rows, &columns, Some(100));
+        assert!(text.contains("ddd…") && text.contains("active") && left_out.is_empty(), "{text}");
+        let (text, left_out) = fitted(&rows, &columns, Some(84));
+        assert!(text.lines().all(|line| console::measure_text_width(line) <= 84), "{text}");
+        assert_eq!(left_out, ["status"]);
+        let (text, left_out) = fitted(&rows, &columns, Some(10));
+        assert!(text.contains(id), "{text}");
+        assert_eq!(left_out, ["description", "status"]);
     }
 
     #[test]

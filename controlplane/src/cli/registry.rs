@@ -6,6 +6,7 @@ use super::CliError;
 use super::admin::Admin;
 use super::args::{ApplicationCommand, OrganizationCommand, TeamCommand};
 use super::output::Output;
+use super::update;
 
 const ORGANIZATION_COLUMNS: [&str; 6] = ["id", "name", "plan", "cost_centre", "status", "created_at"];
 const TEAM_COLUMNS: [&str; 7] = ["id", "name", "organization", "plan", "cost_centre", "status", "created_at"];
@@ -24,6 +25,7 @@ pub(super) async fn organization(
             level.create(admin, out, body).await
         }
         OrganizationCommand::List => level.list(admin, out, &[]).await,
+        OrganizationCommand::Update(change) => update::organization(admin, out, change).await,
         OrganizationCommand::Show { organization } => level.show(admin, out, &organization).await,
     }
 }
@@ -43,6 +45,8 @@ pub(super) async fn team(admin: &Admin, out: &Output, command: TeamCommand) -> R
         TeamCommand::List { organization } => {
             level.list(admin, out, &query(&[("organization", &organization)])).await
         }
+        TeamCommand::Archive { team } => level.archive(admin, out, &team).await,
+        TeamCommand::Update(change) => update::team(admin, out, change).await,
         TeamCommand::Show { team } => level.show(admin, out, &team).await,
     }
 }
@@ -67,6 +71,8 @@ pub(super) async fn application(
             level.create(admin, out, body).await
         }
         ApplicationCommand::List { team } => level.list(admin, out, &query(&[("team", &team)])).await,
+        ApplicationCommand::Archive { application } => level.archive(admin, out, &application).await,
+        ApplicationCommand::Update(change) => update::application(admin, out, change).await,
         ApplicationCommand::Show { application } => level.show(admin, out, &application).await,
     }
 }
@@ -82,6 +88,11 @@ impl Level {
         let name = body.get("name").and_then(Value::as_str).unwrap_or_default();
         let action = format!("creating {} {name}", self.kind);
         out.one(&admin.post(action, &[self.path], &Value::Object(body)).await?)
+    }
+
+    async fn archive(&self, admin: &Admin, out: &Output, name: &str) -> Result<(), CliError> {
+        let action = format!("archiving {} {name}", self.kind);
+        out.one(&admin.post(action, &[self.path, name, "archive"], &json!({})).await?)
     }
 
     async fn list(&self, admin: &Admin, out: &Output, query: &[(&str, &str)]) -> Result<(), CliError> {

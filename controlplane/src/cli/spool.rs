@@ -10,6 +10,7 @@
 //!   * the positions of a spool's events have no gap; one position has one event, if written twice
 //!   * a seal covers positions that exist, and the numbers of seals have no gap
 
+mod numbers;
 mod segment;
 mod verify;
 
@@ -17,18 +18,21 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use self::numbers::Sealed;
 use self::segment::Segment;
 use super::CliError;
 use super::args::SpoolCommand;
 use super::output::Output;
 
 const DEPTH_MAX: usize = 4;
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 15] = [
     "file",
     "spool",
     "first_position",
     "last_position",
     "events",
+    "numbers",
+    "sealed",
     "seals",
     "acks",
     "adopted",
@@ -42,7 +46,9 @@ const COLUMNS: [&str; 13] = [
 pub(super) fn run(out: &Output, command: SpoolCommand) -> Result<(), CliError> {
     match command {
         SpoolCommand::Inspect { directory } => {
-            let rows: Vec<Value> = read(&directory)?.iter().map(row).collect();
+            let segments = read(&directory)?;
+            let sealed = Sealed::of(&segments);
+            let rows: Vec<Value> = segments.iter().map(|segment| row(segment, &sealed)).collect();
             out.list(&rows, &COLUMNS)
         }
         SpoolCommand::Verify { directory } => {
@@ -100,7 +106,7 @@ fn walk(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), 
     Ok(())
 }
 
-fn row(segment: &Segment) -> Value {
+fn row(segment: &Segment, sealed: &Sealed) -> Value {
     let header = segment.header.as_ref().ok();
     let positions = segment.positions();
     json!({
@@ -112,6 +118,8 @@ fn row(segment: &Segment) -> Value {
         "first_position": positions.map(|(first, _)| first),
         "last_position": positions.map(|(_, last)| last),
         "events": segment.events.len(),
+        "numbers": numbers::given(segment),
+        "sealed": sealed.count(segment),
         "seals": segment.seals.len(),
         "acks": segment.acks.len(),
         "adopted": segment.adopted.len(),

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, civil};
 
+use super::CliError;
+
 /// A point in time, or a span from now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
@@ -49,6 +51,15 @@ impl When {
     /// The time in RFC 3339; a span counts forward from `now`.
     pub(super) fn forward_from(self, now: Timestamp) -> Result<String, jiff::Error> {
         self.resolve(now, |zoned, span| zoned.checked_add(span))
+    }
+
+    /// How many seconds it is ahead, rounded up; `option` is named where it is not.
+    pub(super) fn seconds_from_now(self, option: &str) -> Result<i64, CliError> {
+        let now = Timestamp::now();
+        let end = self.forward_from(now).ok().and_then(|text| text.parse::<Timestamp>().ok());
+        let seconds = end.map(|end| (end.as_millisecond() - now.as_millisecond() + 999) / 1000);
+        let ahead = seconds.filter(|seconds| *seconds > 0);
+        ahead.ok_or_else(|| CliError::Usage(format!("{option}: a span such as 30m or 7d, or a time to come")))
     }
 
     fn resolve(

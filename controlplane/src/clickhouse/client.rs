@@ -17,23 +17,24 @@ pub const DATABASE: &str = "liutong";
 /// Server texts are cut here: what follows is the version and, for parsing errors, rows.
 const ERROR_TEXT_BYTES_MAX: usize = 300;
 
-/// Codes with which ClickHouse refuses data for what it is, whoever sends it and however often.
+const LIFE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Both clocks are cut to seconds, and the wall clock is corrected now and then.
+const SAME_LIFE_S: i64 = 2;
+
+/// Codes with which ClickHouse refuses a value for what it is. Rows are sent in binary, with their types:
+/// what a text could be wrong in is not among them, nor is what an altered table or a cut request brings
+/// about (TYPE_MISMATCH, CANNOT_READ_ALL_DATA).
 const REFUSALS: &[(u32, &str)] = &[
-    (6, "CANNOT_PARSE_TEXT"),
-    (26, "CANNOT_PARSE_QUOTED_STRING"),
-    (27, "CANNOT_PARSE_INPUT_ASSERTION_FAILED"),
-    (33, "CANNOT_READ_ALL_DATA"),
-    (38, "CANNOT_PARSE_DATE"),
-    (41, "CANNOT_PARSE_DATETIME"),
-    (53, "TYPE_MISMATCH"),
     (69, "ARGUMENT_OUT_OF_BOUND"),
-    (72, "CANNOT_PARSE_NUMBER"),
     (117, "INCORRECT_DATA"),
     (131, "TOO_LARGE_STRING_SIZE"),
     (321, "VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE"),
     (469, "VIOLATED_CONSTRAINT"),
     (691, "UNKNOWN_ELEMENT_OF_ENUM"),
 ];
+
+/// What an exception says that a view which somebody hung on the table has thrown.
+const IN_A_VIEW: &str = "pushing to view";
 
 /// Why ClickHouse did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub enum ClickHouseError {
         code: u32,
         /// The beginning of what it said.
         text: String,
+        /// Whether a view on the table has thrown it, which says nothing about the rows.
+        in_a_view: bool,
     },
     /// The answer or the table's columns are not what this version expects.
     #[error("clickhouse schema: {0}")]
@@ -55,10 +58,11 @@ pub enum ClickHouseError {
 }
 
 impl ClickHouseError {
-    /// Whether the server refused the data itself, so that sending it again cannot help.
+    /// Whether the server refused the data itself, so that sending it again cannot help, as far as its answer
+    /// tells; an altered table may say the same (see `schema`).
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Server { code, .. } if REFUSALS.iter().any(|(refusal, _)| refusal == code))
+        matches!(self, Self::Server { code, in_a_view: false, .. } if REFUSALS.iter().any(|(refusal, _)| refusal == code))
     }
 }
 
@@ -66,7 +70,8 @@ impl From<CrateError> for ClickHouseError {
     fn from(error: CrateError) -> Self {
         match error {
             CrateError::BadResponse(text) => {
-                Self::Server { code: exception_code(&text).unwrap_or(0), text: beginning(&text) }
+                let in_a_view = text.contains(IN_A_VIEW);
+                Self::Server { code: exception_code(&text).unwrap_or(0), text: beginning(&text), in_a_view }
             }
             CrateError::Network(source) => Self::Unavailable(causes(source.as_ref())),
             CrateError::TimedOut => Self::Unavailable("timeout expired".into()),
@@ -102,6 +107,23 @@ fn causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     beginning(&text)
+}
+
+/// One run of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
+pub struct Life {
+    /// When it began, Unix time in seconds; a second more or less.
+    pub since_s: i64,
+    /// Whether it has our tables.
+    pub has_tables: bool,
+}
+
+impl Life {
+    /// Whether `later` is the same run.
+    #[must_use]
+    pub fn is_continued_by(self, later: Self) -> bool {
+        (later.since_s - self.since_s).abs() <= SAME_LIFE_S
+    }
 }
 
 /// A ClickHouse server, as one user. Clones share the connections.
@@ -143,6 +165,23 @@ impl Client {
         }
     }
 
+    /// Since when the server is up, and whether it has our tables.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn life(&self) -> Result<Life, ClickHouseError> {
+        let asked = self
+            .query(
+                "SELECT toInt64(now()) - toInt64(uptime()) AS since_s, count() > 0 AS has_tables FROM system.tables
+                 WHERE database = 'liutong' AND name = 'usage_events'",
+            )
+            .fetch_one();
+        match tokio::time::timeout(LIFE_TIMEOUT, asked).await {
+            Ok(life) => Ok(life?),
+            Err(_) => Err(ClickHouseError::Unavailable("timeout expired".into())),
+        }
+    }
+
     /// The crate's own client, for typed inserts.
     pub(crate) fn inner(&self) -> &clickhouse::Client {
         &self.inner
@@ -156,7 +195,11 @@ mod tests {
     #[test]
     fn only_what_is_said_about_the_data_is_a_refusal() {
         for (text, code, refused) in [
-            ("Code: 27. DB::Exception: Cannot parse input. (CANNOT_PARSE_INPUT_ASSERTION_FAILED)", 27, true),
+            ("Code: 469. DB::Exception: Constraint is violated. (VIOLATED_CONSTRAINT)", 469, true),
+            ("Code: 469. DB::Exception: while pushing to view default.theirs", 469, false),
+            ("Code: 53. DB::Exception: Cannot convert. (TYPE_MISMATCH)", 53, false),
+            ("Code: 33. DB::Exception: Cannot read all data. (CANNOT_READ_ALL_DATA)", 33, false),
+            ("Code: 27. DB::Exception: Cannot parse input", 27, false),
             ("Code: 691. DB::Exception: Unknown element 7 for enum", 691, true),
             ("Code: 252. DB::Exception: Too many parts (300). (TOO_MANY_PARTS)", 252, false),
             ("Code: 241. DB::Exception: memory limit exceeded", 241, false),

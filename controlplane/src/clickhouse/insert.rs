@@ -13,9 +13,10 @@
 use std::time::{Duration, SystemTime};
 
 use clickhouse::Row;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use super::client::{ClickHouseError, Client};
+use super::ledger::LedgerRow;
 
 /// The most rows of one batch: far below ClickHouse's block size, so that a batch is one block.
 pub const BATCH_ROWS_MAX: usize = 100_000;
@@ -27,7 +28,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 const END_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// A 64-bit number as ClickHouse has it: 16 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hex16([u8; 16]);
 
 impl Hex16 {
@@ -40,6 +41,13 @@ impl Hex16 {
             digit[1] = b"0123456789abcdef"[usize::from(byte & 15)];
         }
         Self(digits)
+    }
+
+    /// Reads what `as_str` writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes().try_into().ok().map(Self)?;
+        u64::from_str_radix(text, 16).ok().map(|_| digits)
     }
 
     /// The digits as text.
@@ -165,26 +173,13 @@ impl From<clickhouse::error::Error> for InsertError {
     }
 }
 
-#[derive(Row, Serialize)]
-struct BatchRow<'a> {
-    spool_id: Hex16,
-    batch_seq: u64,
-    token: &'a str,
-    node: Hex16,
-    day: u16,
-    rows: u32,
-    first_ts: i64,
-    last_ts: i64,
-    inserted_at: i64,
-}
-
 impl Client {
     /// Stores a batch under its token; when it returns, events and ledger are on disk.
     ///
     /// # Errors
     /// [`InsertError::Unacknowledged`] when the same rows are to be sent again under the same token.
     pub async fn insert_batch(&self, token: &str, rows: &[UsageRow<'_>]) -> Result<(), InsertError> {
-        let ledger = ledger_row(token, rows)?;
+        let ledger = LedgerRow::of_rows(token, rows)?;
         let mut insert = self.insert_into::<UsageRow<'_>>("usage_events", token).await?;
         for row in rows {
             insert.write(row).await?;
@@ -192,13 +187,7 @@ impl Client {
         insert.end().await?;
         // The events are stored by now. Were this taken for a refusal of them, they would be split, and
         // stored again under other tokens.
-        self.insert_ledger_row(token, &ledger).await.map_err(InsertError::Unacknowledged)
-    }
-
-    async fn insert_ledger_row(&self, token: &str, row: &BatchRow<'_>) -> Result<(), ClickHouseError> {
-        let mut insert = self.insert_into::<BatchRow<'_>>("batches", token).await?;
-        insert.write(row).await?;
-        Ok(insert.end().await?)
+        self.write_ledger(&ledger).await.map_err(InsertError::Unacknowledged)
     }
 
     async fn insert_into<T: Row>(
@@ -207,87 +196,17 @@ impl Client {
         token: &str,
     ) -> Result<clickhouse::insert::Insert<T>, ClickHouseError> {
         let insert = self.inner().clone().with_database(super::client::DATABASE).insert::<T>(table).await?;
-        Ok(insert
+        Ok(with_times(insert)
             .with_setting("async_insert", "0")
             .with_setting("insert_deduplicate", "1")
             .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
-            .with_setting("insert_deduplication_token", token)
-            .with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT)))
-    }
-
-    /// How many rows of a batch are there: all of them or none.
-    ///
-    /// # Errors
-    /// When the server cannot be asked.
-    pub async fn batch_present(&self, spool_id: Hex16, batch_seq: u64) -> Result<u64, ClickHouseError> {
-        // Grouped as in projection `batches`, which answers it.
-        let counts: Vec<u64> = self
-            .query(
-                "SELECT count() FROM liutong.usage_events
-                 WHERE spool_id = {spool_id:String} AND batch_seq = {batch_seq:UInt64}
-                 GROUP BY spool_id, batch_seq",
-            )
-            .param("spool_id", spool_id)
-            .param("batch_seq", batch_seq)
-            .fetch_all()
-            .await?;
-        Ok(counts.into_iter().sum())
-    }
-
-    /// The ledger's rows of a batch: how many events it had in all, and under how many tokens.
-    ///
-    /// # Errors
-    /// When the server cannot be asked.
-    pub async fn batch_recorded(&self, spool_id: Hex16, batch_seq: u64) -> Result<Recorded, ClickHouseError> {
-        Ok(self
-            .query(
-                "SELECT sum(rows) AS rows, count() AS tokens FROM liutong.batches FINAL
-                 WHERE spool_id = {spool_id:String} AND batch_seq = {batch_seq:UInt64}",
-            )
-            .param("spool_id", spool_id)
-            .param("batch_seq", batch_seq)
-            .fetch_one()
-            .await?)
+            .with_setting("insert_deduplication_token", token))
     }
 }
 
-/// What the ledger says about a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Row, Deserialize)]
-pub struct Recorded {
-    /// Events inserted.
-    pub rows: u64,
-    /// Inserts they came in; more than one only when refused rows split the batch.
-    pub tokens: u64,
-}
-
-fn ledger_row<'a>(token: &'a str, rows: &[UsageRow<'_>]) -> Result<BatchRow<'a>, InsertError> {
-    let first = rows.first().ok_or(InsertError::Malformed("no rows"))?;
-    if rows.len() > BATCH_ROWS_MAX {
-        return Err(InsertError::Malformed("more than 100,000 rows"));
-    }
-    if token.is_empty() {
-        return Err(InsertError::Malformed("no token"));
-    }
-    let day = first.ts.div_euclid(DAY_MS);
-    if rows.iter().any(|row| row.ts.div_euclid(DAY_MS) != day) {
-        return Err(InsertError::Malformed("rows of more than one UTC day"));
-    }
-    let identity = |row: &UsageRow<'_>| (row.spool_id, row.batch_seq, row.node);
-    if rows.iter().any(|row| identity(row) != identity(first)) {
-        return Err(InsertError::Malformed("rows of more than one batch"));
-    }
-    let timestamps = || rows.iter().map(|row| row.ts);
-    Ok(BatchRow {
-        spool_id: first.spool_id,
-        batch_seq: first.batch_seq,
-        token,
-        node: first.node,
-        day: u16::try_from(day).map_err(|_| InsertError::Malformed("a day that no Date can hold"))?,
-        rows: u32::try_from(rows.len()).map_err(|_| InsertError::Malformed("more than 100,000 rows"))?,
-        first_ts: timestamps().min().unwrap_or(first.ts),
-        last_ts: timestamps().max().unwrap_or(first.ts),
-        inserted_at: now_ms(),
-    })
+/// An insert that ends in bounded time.
+pub(super) fn with_times<T: Row>(insert: clickhouse::insert::Insert<T>) -> clickhouse::insert::Insert<T> {
+    insert.with_timeouts(Some(SEND_TIMEOUT), Some(END_TIMEOUT))
 }
 
 /// Milliseconds since 1970.
@@ -342,17 +261,18 @@ mod tests {
     #[test]
     fn only_one_batch_of_one_day_is_sent() {
         let day = 20_000 * DAY_MS;
-        let ledger = ledger_row("t", &[row(day + 5, 1), row(day + DAY_MS - 1, 1), row(day, 1)]).ok().unwrap();
+        let ledger =
+            LedgerRow::of_rows("t", &[row(day + 5, 1), row(day + DAY_MS - 1, 1), row(day, 1)]).ok().unwrap();
         assert_eq!((ledger.day, ledger.rows), (20_000, 3));
         assert_eq!((ledger.first_ts, ledger.last_ts), (day, day + DAY_MS - 1));
         let refused = [
-            ledger_row("t", &[]),
-            ledger_row("", &[row(day, 1)]),
-            ledger_row("t", &[row(day, 1), row(day, 2)]),
-            ledger_row("t", &[row(day, 1), row(day + DAY_MS, 1)]),
-            ledger_row("t", &[row(day - 1, 1), row(day, 1)]),
-            ledger_row("t", &[row(-1, 1)]),
-            ledger_row("t", &vec![row(day, 1); BATCH_ROWS_MAX + 1]),
+            LedgerRow::of_rows("t", &[]),
+            LedgerRow::of_rows("", &[row(day, 1)]),
+            LedgerRow::of_rows("t", &[row(day, 1), row(day, 2)]),
+            LedgerRow::of_rows("t", &[row(day, 1), row(day + DAY_MS, 1)]),
+            LedgerRow::of_rows("t", &[row(day - 1, 1), row(day, 1)]),
+            LedgerRow::of_rows("t", &[row(-1, 1)]),
+            LedgerRow::of_rows("t", &vec![row(day, 1); BATCH_ROWS_MAX + 1]),
         ];
         assert!(refused.iter().all(|ledger| matches!(ledger, Err(InsertError::Malformed(_)))));
     }

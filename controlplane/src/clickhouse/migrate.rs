@@ -12,6 +12,8 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
     (3, "names", include_str!("sql/0003_names.sql")),
     (4, "rollups", include_str!("sql/0004_rollups.sql")),
     (5, "views", include_str!("sql/0005_views.sql")),
+    (6, "ledger_numbers", include_str!("sql/0006_ledger_numbers.sql")),
+    (7, "usage_erased", include_str!("sql/0007_usage_erased.sql")),
 ];
 
 const PREPARATION: &str = include_str!("sql/0000_schema_migrations.sql");
@@ -58,7 +60,8 @@ impl Client {
             )
             .fetch_one()
             .await?;
-        if table.contains(&format!("TTL toDate(ts) + toIntervalDay({days}) ")) {
+        // Where a legal hold has taken it away, it is not for us to bring back: see `retention`.
+        if table.contains(&format!("TTL toDate(ts) + toIntervalDay({days}) ")) || !table.contains(" TTL ") {
             return Ok(());
         }
         tracing::info!(days, "keeping raw usage events");

@@ -17,8 +17,21 @@ fn a_data_dir_is_enough() {
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8090");
     assert_eq!(config.sync_socket, Path::new("/d/run/control.sock"));
     assert!(matches!(config.clickhouse, ClickHouse::Embedded { port: 18123 }));
+    assert!(matches!(config.registry, Place::File(file) if file == Path::new("/d/registry.db")));
     assert_eq!(config.raw_days, 90);
     assert!(config.bootstrap_key.is_none());
+}
+
+#[test]
+fn a_postgresql_takes_its_password_from_elsewhere_and_does_not_print_it() {
+    let text = "data_dir = '/d'\n[registry]\nurl = 'postgres://u@h/d?sslmode=require'\npassword_env = 'P'";
+    let config = parse_with(text, &[("P", "p@ss word")]).unwrap();
+    assert!(!format!("{config:?}").contains("p@ss"));
+    let Place::Postgres(url) = config.registry else { panic!() };
+    assert_eq!(url.reveal(), "postgres://u:p%40ss%20word@h/d?sslmode=require");
+    let text = "data_dir = '/d'\n[registry]\nurl = 'postgres://u@%2Frun%2Fpostgresql:5433/d'";
+    let Place::Postgres(url) = parse(text).unwrap().registry else { panic!() };
+    assert_eq!(url.reveal(), "postgres://u@%2Frun%2Fpostgresql:5433/d");
 }
 
 #[test]
@@ -45,17 +58,39 @@ fn each_mistake_is_one_line_with_file_key_and_what_is_allowed() {
         ("data_dir = '/d'\nlisten = 1", "c.toml:2: unknown field `listen`, expected one of `data_dir`"),
         ("data_dir = '/d'\n[admin]\nport = 1", "c.toml:3: unknown field `port`"),
         ("data_dir = '/d'\n[admin]\nlisten = 'x'", "c.toml: admin.listen: an IP address and a port"),
-        ("data_dir = '/d'\n[clickhouse]\nuser = 'u'", "clickhouse.user: allowed only beside clickhouse.url"),
+        ("data_dir = '/d'\n[registry]\nurl = 'mysql://h/d'", "registry.url: a URL such as postgres://"),
+        (
+            "data_dir = '/d'\n[registry]\nurl = 'postgres://u:s3cret@h/d'",
+            "registry.url: a URL without password",
+        ),
+        ("data_dir = '/d'\n[registry]\nurl = 'postgres://h/d?password=s3cret'", "a URL without password"),
+        (
+            "data_dir = '/d'\n[registry]\npassword_env = 'P'",
+            "registry.password_env: the environment variable that",
+        ),
+        ("data_dir = '/d'\n[registry]\npassword = 's3cret'", "registry.password: a secret does not belong"),
+        (
+            "data_dir = '/d'\n[clickhouse]\nuser = 'u'",
+            "clickhouse.user: it and a password only beside clickhouse.url",
+        ),
         ("data_dir = '/d'\n[clickhouse]\nurl = 'ftp://h'", "clickhouse.url: an http or https URL"),
         (
             "data_dir = '/d'\n[clickhouse]\nurl = 'http://h'\npassword_env = 'NO'",
-            "clickhouse.password_env: the name",
+            "clickhouse.password_env: the environment variable that",
         ),
         ("data_dir = '/d'\n[clickhouse]\nraw_days = 0", "clickhouse.raw_days: 1 to 36500"),
         ("data_dir = '/d'\n[clickhouse.embedded]\nlisten = '0.0.0.0:1'", "a port on 127.0.0.1"),
         (
             "data_dir = '/d'\n[admin]\nbootstrap_key_file = '/no/such'",
-            "admin.bootstrap_key_file: a readable file",
+            "admin.bootstrap_key_file: /no/such: No such file",
+        ),
+        (
+            "data_dir = '/d'\n[registry]\npassword_env = 'P'\npassword_systemd_credential = 'p'",
+            "registry.password_systemd_credential: not beside registry.password_env",
+        ),
+        (
+            "data_dir = '/d'\n[registry]\npassword_systemd_credential = 'p'",
+            "registry.password_systemd_credential: $CREDENTIALS_DIRECTORY is not set",
         ),
         ("data_dir = ''", "c.toml: data_dir: a path"),
     ] {
@@ -71,6 +106,10 @@ fn a_literal_secret_is_refused_by_name_and_not_repeated() {
         ("data_dir = '/d'\n[admin]\nbootstrap_key = 'hunter2'", "admin.bootstrap_key"),
         ("data_dir = '/d'\n[clickhouse]\npassword = 'hunter2'", "clickhouse.password"),
         ("data_dir = '/d'\n[clickhouse]\nurl = 'http://u:hunter2@h'", "clickhouse.url"),
+        ("data_dir = '/d'\n[clickhouse]\npassword_env = 'hunter2'", "clickhouse.password_env"),
+        ("data_dir = '/d'\n[clickhouse]\npassword_file = 'hunter2'", "clickhouse.password_file"),
+        ("data_dir = '/d'\n[clickhouse]\nraw_days = 'hunter2'", "expected u32"),
+        ("data_dir = '/d'\nclickhouse = 'hunter2'", "expected struct"),
     ] {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(key) && !error.contains("hunter2"), "{error}");

@@ -1,4 +1,5 @@
-//! Numbers to ids and names. What a number stands for never changes, so whatever was found once is kept.
+//! Numbers to ids and names. What a number stands for never changes, unless it is erased, so whatever was
+//! found once is kept.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -46,6 +47,11 @@ impl Resolver {
             return Ok(None);
         };
         Ok(Some(Resolved { attribution, alias, deployment }))
+    }
+
+    /// Looks all attributions up anew.
+    pub(super) fn forget(&self) {
+        self.attributions.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     async fn attribution(&self, id: AttributionId) -> Result<Option<Arc<Attribution>>> {

@@ -3,18 +3,27 @@
 //! ClickHouse may not be there yet, or may come back at another address (the embedded one on a free port), so
 //! each call takes the connection as it is at that moment.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::watch;
-use wire::event;
-use wire::id::{BootId, EventSeq};
+use wire::event::{self, UsageEvent};
+use wire::id::{BatchSeq, BootId, EventSeq, NodeId};
+use wire::report::Report;
 
+use super::place::Found;
 use super::{Batch, Row};
+use crate::clickhouse::erasure::ErasedUsage;
+use crate::clickhouse::export::Size;
 use crate::clickhouse::insert::{Hex16, InsertError, UsageRow, UsageSource};
+use crate::clickhouse::ledger::BatchId;
 use crate::clickhouse::names::{Name, NameKind};
+use crate::clickhouse::retention::{HeldUsage, Retention};
 use crate::clickhouse::rollup::{Hour, Rollup};
 use crate::clickhouse::usage_query::{StoredEvent, UsageQuery, UsageReport};
+use crate::clickhouse::verify::{Boot, Held, Limit, Numbers, Spool};
 use crate::clickhouse::{ClickHouseError, Client};
 use crate::registry::names;
 
@@ -33,6 +42,23 @@ pub enum StoreError {
     /// It is not known whether the rows are stored.
     #[error("{0}")]
     Unacknowledged(InsertError),
+    /// The table is not as this version made it: every row would be refused, for nothing that it has done.
+    #[error(
+        "the table liutong.usage_events was altered: {0}; put it back, usage waits on the data planes until then"
+    )]
+    Altered(String),
+    /// Rows were sent, taken, and are not there.
+    #[error("clickhouse took the rows of batch {0} and does not have them")]
+    Vanished(String),
+}
+
+/// What ClickHouse can say about completeness.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) boots: Vec<Boot>,
+    pub(crate) numbers: Vec<Numbers>,
+    pub(crate) spools: Vec<Spool>,
+    pub(crate) held: Held,
 }
 
 /// ClickHouse, once its tables are up to date.
@@ -68,30 +94,111 @@ impl UsageStore {
         self.current.borrow().clone().ok_or(StoreError::Away)
     }
 
-    /// Whether a batch of `expected` rows is there with its ledger's row, so that it need not be sent again.
-    pub(super) async fn is_recorded(&self, batch: &Batch<'_>, expected: u64) -> Result<bool, StoreError> {
+    /// What is there of a batch of `expected` rows.
+    pub(super) async fn found(&self, batch: &Batch<'_>, expected: usize) -> Result<Found, StoreError> {
         let client = self.connection()?.client;
         let spool = Hex16::new(batch.spool.0);
-        let found = client.batch_present(spool, batch.batch.0).await?;
-        if found != 0 && found != expected {
-            // Some of its rows were refused, or it is not the same batch: its tokens tell.
-            tracing::warn!(spool = %batch.spool, batch = %batch.batch, expected, found, "a batch is there in part");
+        let tokens = client.batch_tokens(spool, batch.batch.0).await?;
+        let tokens: HashMap<String, usize> =
+            tokens.into_iter().map(|(token, rows)| (token, rows as usize)).collect();
+        if tokens.get(&id(batch).token()) == Some(&expected) {
+            return Ok(Found { tokens, rows: expected, numbers: HashSet::new() });
         }
-        Ok(found == expected && client.batch_recorded(spool, batch.batch.0).await?.rows == expected)
+        if client.batch_present(spool, batch.batch.0).await? == 0 {
+            return Ok(Found { tokens, ..Found::default() });
+        }
+        let numbers = client.batch_numbers(spool, batch.batch.0).await?;
+        Ok(Found { tokens, rows: numbers.len(), numbers })
     }
 
-    /// Stores rows under a token.
+    /// Stores rows under a token; where it may have seen the token before, looks whether they are there then.
     pub(super) async fn insert(
         &self,
         batch: &Batch<'_>,
         token: &str,
         rows: &[Row],
+        is_new: bool,
     ) -> Result<(), StoreError> {
         let client = self.connection()?.client;
         let rows: Vec<UsageRow<'_>> = rows.iter().map(|row| usage_row(batch, row)).collect();
-        client.insert_batch(token, &rows).await.map_err(|error| match error {
-            InsertError::Refused(_) | InsertError::Malformed(_) => StoreError::Refused(error),
-            InsertError::Unacknowledged(_) => StoreError::Unacknowledged(error),
+        client.insert_batch(token, &rows).await.map_err(insert_error)?;
+        if is_new || self.is_any_there(batch, &rows).await? {
+            return Ok(());
+        }
+        // ClickHouse remembers the token, and lost the rows: that it took them says nothing.
+        let again = format!("{token}~");
+        tracing::warn!(
+            token,
+            "clickhouse knows a batch that it does not have; it is stored under another token"
+        );
+        client.insert_batch(&again, &rows).await.map_err(insert_error)?;
+        match self.is_any_there(batch, &rows).await? {
+            true => Ok(()),
+            false => Err(StoreError::Vanished(again)),
+        }
+    }
+
+    /// Whether a batch has at least as many rows as these, which went in together.
+    async fn is_any_there(&self, batch: &Batch<'_>, rows: &[UsageRow<'_>]) -> Result<bool, StoreError> {
+        let client = self.connection()?.client;
+        let there = client.batch_present(Hex16::new(batch.spool.0), batch.batch.0).await?;
+        Ok(there >= rows.len() as u64)
+    }
+
+    /// Notes in the ledger that rows are stored under a token.
+    pub(super) async fn record(
+        &self,
+        batch: &Batch<'_>,
+        token: &str,
+        rows: &[Row],
+    ) -> Result<(), StoreError> {
+        let rows: Vec<UsageRow<'_>> = rows.iter().map(|row| usage_row(batch, row)).collect();
+        self.connection()?.client.record_batch(token, &rows).await.map_err(insert_error)
+    }
+
+    /// Notes in the ledger that `count` events of a batch can never be stored.
+    pub(super) async fn record_refused(
+        &self,
+        batch: &Batch<'_>,
+        count: usize,
+        events: &[UsageEvent],
+    ) -> Result<(), StoreError> {
+        let client = self.connection()?.client;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let day = events.first().map_or(0, UsageEvent::day);
+        let numbers = events.iter().map(|event| (Hex16::new(event.boot.0), event.seq.0)).collect();
+        Ok(client.record_refused(id(batch), (day, count), numbers).await?)
+    }
+
+    /// How the table of events differs from what this version writes.
+    pub(super) async fn schema_drift(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.connection()?.client.schema_drift().await?)
+    }
+
+    /// Those of a spool's batches that the ledger does not have.
+    pub(crate) async fn missing(
+        &self,
+        spool: BootId,
+        batches: &[BatchSeq],
+    ) -> Result<Vec<BatchSeq>, StoreError> {
+        let batches: Vec<u64> = batches.iter().map(|batch| batch.0).collect();
+        let missing = self.connection()?.client.batches_missing(Hex16::new(spool.0), &batches).await?;
+        Ok(missing.into_iter().map(BatchSeq).collect())
+    }
+
+    /// Writes down which numbers the processes of a data plane gave out.
+    pub(crate) async fn record_boots(&self, node: NodeId, report: &Report) -> Result<(), StoreError> {
+        Ok(self.connection()?.client.record_boots(node, report).await?)
+    }
+
+    /// What ClickHouse can say about completeness.
+    pub(crate) async fn evidence(&self, limits: &[Limit]) -> Result<Evidence, StoreError> {
+        let client = self.connection()?.client;
+        Ok(Evidence {
+            boots: client.boots().await?,
+            numbers: client.ledger_numbers(limits).await?,
+            spools: client.ledger_spools().await?,
+            held: client.held().await?,
         })
     }
 
@@ -99,7 +206,7 @@ impl UsageStore {
     pub(super) fn mark_dirty(&self, times_ms: impl Iterator<Item = u64>) {
         if let Ok(connection) = self.connection() {
             let hours = times_ms.map(|ts| Hour::of_ms(i64::try_from(ts).unwrap_or(i64::MAX)));
-            let hours: std::collections::HashSet<Hour> = hours.collect();
+            let hours: HashSet<Hour> = hours.collect();
             connection.rollup.mark_dirty(hours);
         }
     }
@@ -120,7 +227,7 @@ impl UsageStore {
     }
 
     /// Waits until there is another connection (or a first one).
-    pub(super) async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         if self.current.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -131,9 +238,51 @@ impl UsageStore {
         Ok(self.connection()?.client.usage(query).await?)
     }
 
+    /// Brings the tables to a retention, but for what is held.
+    pub(crate) async fn retain(&self, retention: &Retention, held: &[HeldUsage]) -> Result<(), StoreError> {
+        Ok(self.connection()?.client.retain(retention, held).await?)
+    }
+
+    /// Erases usage; returns how many rows went.
+    pub(crate) async fn erase(&self, erased: &ErasedUsage) -> Result<u64, StoreError> {
+        Ok(self.connection()?.client.erase_usage(erased).await?)
+    }
+
+    /// A page of the events of an id, and where the next one goes on.
+    pub(crate) async fn export_events(
+        &self,
+        column: &'static str,
+        id: &str,
+        after: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), StoreError> {
+        Ok(self.connection()?.client.export_events(column, id, after).await?)
+    }
+
+    /// The sums by day of an id.
+    pub(crate) async fn export_days(&self, column: &'static str, id: &str) -> Result<Vec<Value>, StoreError> {
+        Ok(self.connection()?.client.export_days(column, id).await?)
+    }
+
+    /// How large the tables are.
+    pub(crate) async fn sizes(&self) -> Result<Vec<Size>, StoreError> {
+        Ok(self.connection()?.client.sizes().await?)
+    }
+
     /// The event of an exchange, if it is stored.
     pub async fn find_event(&self, boot: BootId, seq: EventSeq) -> Result<Option<StoredEvent>, StoreError> {
         Ok(self.connection()?.client.find_event(Hex16::new(boot.0), seq.0).await?)
+    }
+}
+
+fn id(batch: &Batch<'_>) -> BatchId {
+    let node = Hex16::new(batch.node.0);
+    BatchId { spool: Hex16::new(batch.spool.0), batch: batch.batch.0, node }
+}
+
+fn insert_error(error: InsertError) -> StoreError {
+    match error {
+        InsertError::Refused(_) | InsertError::Malformed(_) => StoreError::Refused(error),
+        InsertError::Unacknowledged(_) => StoreError::Unacknowledged(error),
     }
 }
 

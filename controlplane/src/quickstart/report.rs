@@ -60,7 +60,7 @@ impl Report {
     /// Prints it to stdout.
     pub(super) fn print(&self, format: Format) -> Result<(), QuickstartError> {
         let text = match format {
-            Format::Json => serde_json::to_string(self).expect("text becomes JSON") + "\n",
+            Format::Json | Format::Jsonl => serde_json::to_string(self).expect("text becomes JSON") + "\n",
             _ => self.text(),
         };
         let mut out = std::io::stdout().lock();

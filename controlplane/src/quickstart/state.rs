@@ -102,7 +102,8 @@ impl Upstream {
     pub(super) fn host(&self) -> Option<String> {
         let Self::Url { url, .. } = self else { return None };
         let url = Url::parse(url).ok()?;
-        Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+        let authority = format!("{}:{}", url.host_str()?, url.port_or_known_default()?);
+        Some(if url.scheme() == "http" { format!("http://{authority}") } else { authority })
     }
 }
 
@@ -164,7 +165,7 @@ mod tests {
         state.alias = Some(state.alias_for(&first));
         let later = options(&[]);
         let upstream = state.upstream_for(&later).unwrap();
-        assert_eq!(upstream.host().unwrap(), "h:1");
+        assert_eq!(upstream.host().unwrap(), "http://h:1");
         assert!(matches!(&upstream, Upstream::Url { url, .. } if url == "http://h:1/v1"));
         assert_eq!(state.alias_for(&later), "a");
         assert_eq!(state.alias_for(&options(&["--alias", "b"])), "b");

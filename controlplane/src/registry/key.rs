@@ -8,19 +8,26 @@
 //!
 //! The secret is returned once, by `create_key`; what stays is its SHA-256.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use sqlx::Row as _;
 use wire::id::{Generation, KeyDigest};
+use wire::key_format::{DISPLAY_BYTES, PREFIX};
 
+use super::act::Subject;
+use super::archive::check_live;
 use super::attribution::{self, Due};
+use super::role::Scope;
 use super::write::{Kind, Write};
 use super::{
     Conn, Db, Listed, Page, Patch, Registry, RegistryError, Result, Row, allow, application, check_text,
-    not_found, now_ms, optional_text, pick, statement, team,
+    not_found, now_ms, optional_text, pick, show, statement, team,
 };
 use crate::keys::{self, Secret};
 
 /// Where a key stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum KeyStatus {
     /// It works.
     Active,
@@ -46,8 +53,10 @@ impl KeyStatus {
 }
 
 /// A key, as people see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(tag = "object", rename = "key")]
 pub struct Key {
+    #[serde(skip)]
     pub(super) row: i64,
     /// `key_` and the public id.
     pub id: String,
@@ -74,13 +83,31 @@ pub struct Key {
     /// Where it stands now.
     pub status: KeyStatus,
     /// From when on it is refused because it has a successor.
+    #[serde(rename = "retiring_until", serialize_with = "show::at_if")]
+    #[schemars(with = "Option<show::Rfc3339>")]
     pub retiring_until_ms: Option<i64>,
     /// From when on it is refused anyway.
+    #[serde(rename = "expires_at", serialize_with = "show::at_if")]
+    #[schemars(with = "Option<show::Rfc3339>")]
     pub expires_ms: Option<i64>,
     /// Unix time in milliseconds.
+    #[serde(rename = "created_at", serialize_with = "show::at")]
+    #[schemars(with = "show::Rfc3339")]
     pub created_ms: i64,
     /// When it was revoked.
+    #[serde(rename = "revoked_at", serialize_with = "show::at_if")]
+    #[schemars(with = "Option<show::Rfc3339>")]
     pub revoked_ms: Option<i64>,
+}
+
+impl Subject for Key {
+    fn subject(&self) -> &str {
+        &self.id
+    }
+
+    fn owner(&self) -> (Option<&str>, Option<&str>) {
+        (Some(&self.organization_id), Some(&self.team_id))
+    }
 }
 
 /// What a new key is to be.
@@ -117,17 +144,6 @@ pub struct KeyPatch {
     pub expires_ms: Patch<i64>,
     /// When it gives way to its successor, or that it does not.
     pub retiring_until_ms: Patch<i64>,
-}
-
-/// What revoking did.
-#[derive(Clone, Debug)]
-pub struct Revocation {
-    /// The keys, as they are now.
-    pub keys: Vec<Key>,
-    /// What data planes are told to refuse.
-    pub digests: Vec<KeyDigest>,
-    /// The generation that holds it.
-    pub generation: Generation,
 }
 
 const SELECT: &str = "SELECT k.id, k.public_id, k.prefix, k.digest, k.description,
@@ -175,12 +191,31 @@ fn status(kept: &str, retiring: Option<i64>, expires: Option<i64>) -> Result<Key
     }
 }
 
-async fn find(conn: &mut Conn, wanted: &str) -> Result<Key> {
-    for tail in [
-        "WHERE k.public_id = $1 OR k.prefix = $1",
-        "WHERE k.description = $1 AND k.description <> '' ORDER BY k.id",
+/// The id that a prefix stands for; anything else is taken for an id.
+pub(super) fn public_id_of(wanted: &str) -> String {
+    let prefix = std::str::from_utf8(PREFIX).expect("the prefix is ASCII");
+    match wanted.strip_prefix(prefix) {
+        Some(public_id) if wanted.len() == DISPLAY_BYTES => format!("key_{public_id}"),
+        _ => wanted.to_owned(),
+    }
+}
+
+/// The key of an id, a prefix or a description.
+pub(super) async fn find(conn: &mut Conn, scope: Scope, wanted: &str) -> Result<Key> {
+    for (tail, name) in [
+        (
+            "WHERE k.public_id = $1 AND ($2 IS NULL OR t.organization = $2) AND ($3 IS NULL OR t.id = $3)",
+            public_id_of(wanted),
+        ),
+        (
+            "WHERE k.description = $1 AND k.description <> '' AND ($2 IS NULL OR t.organization = $2)
+          AND ($3 IS NULL OR t.id = $3) ORDER BY k.id",
+            wanted.to_owned(),
+        ),
     ] {
-        let rows = sqlx::query::<Db>(statement(SELECT, tail)).bind(wanted).fetch_all(&mut *conn).await?;
+        let query = sqlx::query::<Db>(statement(SELECT, tail));
+        let query = query.bind(name).bind(scope.organization()).bind(scope.team());
+        let rows = query.fetch_all(&mut *conn).await?;
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
             found.push(read(conn, row).await?);
@@ -196,7 +231,7 @@ async fn find(conn: &mut Conn, wanted: &str) -> Result<Key> {
 impl Registry {
     /// The key with this id, prefix or description.
     pub async fn key(&self, wanted: &str) -> Result<Key> {
-        find(&mut *self.pool.acquire().await?, wanted).await
+        find(&mut *self.pool.acquire().await?, self.scope(), wanted).await
     }
 
     /// A page of the keys, of one application, of one team, or of all.
@@ -206,25 +241,40 @@ impl Registry {
         team: Option<&str>,
         page: &Page,
     ) -> Result<Listed<Key>> {
+        self.keys_also(application, team, true, page).await
+    }
+
+    /// Likewise, without those that are revoked or with them.
+    pub async fn keys_also(
+        &self,
+        application: Option<&str>,
+        team: Option<&str>,
+        revoked: bool,
+        page: &Page,
+    ) -> Result<Listed<Key>> {
         let mut conn = self.pool.acquire().await?;
         let team = match team {
-            Some(wanted) => Some(team::find(&mut conn, wanted).await?.row),
+            Some(wanted) => Some(team::find(&mut conn, self.scope(), wanted).await?.row),
             None => None,
         };
         let application = match application {
-            Some(wanted) => Some(application::find(&mut conn, wanted).await?.row),
+            Some(wanted) => Some(application::find(&mut conn, self.scope(), wanted).await?.row),
             None => None,
         };
         let after = match &page.after {
-            Some(after) => find(&mut conn, after).await?.row,
+            Some(after) => find(&mut conn, self.scope(), after).await?.row,
             None => 0,
         };
         let tail = "WHERE k.id > $1 AND ($2 IS NULL OR k.application = $2) AND ($3 IS NULL OR a.team = $3)
-            ORDER BY k.id LIMIT $4";
+            AND ($4 IS NULL OR t.organization = $4) AND ($5 IS NULL OR t.id = $5)
+            AND ($6 = 1 OR k.status <> 'revoked') ORDER BY k.id LIMIT $7";
         let rows = sqlx::query::<Db>(statement(SELECT, tail))
             .bind(after)
             .bind(application)
             .bind(team)
+            .bind(self.scope().organization())
+            .bind(self.scope().team())
+            .bind(i64::from(revoked))
             .bind(page.limit() + 1)
             .fetch_all(&mut *conn)
             .await?;
@@ -237,45 +287,20 @@ impl Registry {
 
     /// Makes a key. The secret is in the answer and nowhere else.
     pub async fn create_key(&self, new: NewKey) -> Result<(Key, Secret, Generation)> {
-        check_text("description", &new.description)?;
-        check_time("expires_at", new.expires_ms)?;
-        let plan = optional_text("plan", new.plan)?;
-        let cost_centre = optional_text("cost_centre", new.cost_centre)?;
-        let (public_id, secret) = keys::new_key()?;
         let mut write = self.write().await?;
-        let application = application::find(write.conn(), &new.application).await?;
-        let allow = store_models(&mut write, new.models).await?;
-        let id = write.next_id("key").await?;
-        let attribution = attribute_new(&mut write, id, application.row, &plan, &cost_centre).await?;
-        let now_ms = write.now_ms;
-        sqlx::query::<Db>(
-            "INSERT INTO keys (id, public_id, application, attribution, prefix, digest, description, plan,
-                 cost_centre, allow, status, expires_ms, created_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'active', $11, $12)",
-        )
-        .bind(id)
-        .bind(format!("key_{public_id}"))
-        .bind(application.row)
-        .bind(attribution)
-        .bind(format!("sk-lt-{public_id}"))
-        .bind(&secret.digest().0[..])
-        .bind(&new.description)
-        .bind(plan)
-        .bind(cost_centre)
-        .bind(allow)
-        .bind(new.expires_ms)
-        .bind(now_ms)
-        .execute(write.conn())
-        .await?;
-        write.change(Kind::Key, id).await?;
+        let (id, secret) = insert(&mut write, new).await?;
+        let key = find(write.conn(), Scope::Installation, &id).await?;
+        write.after(&key);
+        write.hides("secret");
         let generation = write.commit().await?;
-        Ok((self.key(&format!("key_{public_id}")).await?, secret, generation))
+        Ok((key, secret, generation))
     }
 
     /// Changes a key; what a revoked one is stays.
     pub async fn update_key(&self, wanted: &str, patch: KeyPatch) -> Result<Key> {
         let mut write = self.write().await?;
-        let found = find(write.conn(), wanted).await?;
+        let found = find(write.conn(), self.scope(), wanted).await?;
+        write.before(&found)?;
         if found.status == KeyStatus::Revoked {
             return Err(RegistryError::Conflict(format!("{} is revoked, which is for good", found.id)));
         }
@@ -284,7 +309,10 @@ impl Registry {
         let plan = optional_text("plan", patch.plan.unwrap_or(found.plan))?;
         let cost_centre = optional_text("cost_centre", patch.cost_centre.unwrap_or(found.cost_centre))?;
         let application = patch.application.as_deref().unwrap_or(&found.application_id);
-        let application = application::find(write.conn(), application).await?;
+        let application = application::find(write.conn(), self.scope(), application).await?;
+        if application.id != found.application_id {
+            check_live(&application.id, application.archived_ms)?;
+        }
         let allow = store_models(&mut write, patch.models.unwrap_or(found.models)).await?;
         sqlx::query::<Db>(
             "UPDATE keys SET description = $1, plan = $2, cost_centre = $3, application = $4, allow = $5,
@@ -302,39 +330,52 @@ impl Registry {
         .await?;
         write.change(Kind::Key, found.row).await?;
         attribution::refresh(&mut write, attribution::Under::Key(found.row)).await?;
+        let changed = find(write.conn(), Scope::Installation, &found.id).await?;
+        write.after(&changed);
         write.commit().await?;
-        self.key(&found.id).await
-    }
-
-    /// Revokes keys by id, prefix or description; one that is revoked already stays as it is.
-    pub async fn revoke_keys(&self, wanted: &[String]) -> Result<Revocation> {
-        let mut write = self.write().await?;
-        let (mut ids, mut digests) = (Vec::new(), Vec::new());
-        for wanted in wanted {
-            let found = find(write.conn(), wanted).await?;
-            digests.push(digest_of(write.conn(), found.row).await?);
-            if found.status != KeyStatus::Revoked {
-                let now_ms = write.now_ms;
-                sqlx::query::<Db>("UPDATE keys SET status = 'revoked', revoked_ms = $1 WHERE id = $2")
-                    .bind(now_ms)
-                    .bind(found.row)
-                    .execute(write.conn())
-                    .await?;
-                write.change(Kind::Key, found.row).await?;
-            }
-            ids.push(found.id);
-        }
-        let generation = write.commit().await?;
-        let mut conn = self.pool.acquire().await?;
-        let mut keys = Vec::with_capacity(ids.len());
-        for id in ids {
-            keys.push(find(&mut conn, &id).await?);
-        }
-        Ok(Revocation { keys, digests, generation })
+        Ok(changed)
     }
 }
 
-async fn digest_of(conn: &mut Conn, row: i64) -> Result<KeyDigest> {
+/// Makes a key within a transaction; gives its id, and its secret.
+pub(super) async fn insert(write: &mut Write<'_>, new: NewKey) -> Result<(String, Secret)> {
+    check_text("description", &new.description)?;
+    check_time("expires_at", new.expires_ms)?;
+    let plan = optional_text("plan", new.plan)?;
+    let cost_centre = optional_text("cost_centre", new.cost_centre)?;
+    let (public_id, secret) = keys::new_key()?;
+    let scope = write.scope();
+    let application = application::find(write.conn(), scope, &new.application).await?;
+    check_live(&application.id, application.archived_ms)?;
+    let allow = store_models(write, new.models).await?;
+    let id = write.next_id("key").await?;
+    let attribution = attribute_new(write, id, application.row, &plan, &cost_centre).await?;
+    let now_ms = write.now_ms;
+    sqlx::query::<Db>(
+        "INSERT INTO keys (id, public_id, application, attribution, prefix, digest, description, plan,
+             cost_centre, allow, status, expires_ms, created_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'active', $11, $12)",
+    )
+    .bind(id)
+    .bind(format!("key_{public_id}"))
+    .bind(application.row)
+    .bind(attribution)
+    .bind(format!("sk-lt-{public_id}"))
+    .bind(&secret.digest().0[..])
+    .bind(&new.description)
+    .bind(plan)
+    .bind(cost_centre)
+    .bind(allow)
+    .bind(new.expires_ms)
+    .bind(now_ms)
+    .execute(write.conn())
+    .await?;
+    write.change(Kind::Key, id).await?;
+    Ok((format!("key_{public_id}"), secret))
+}
+
+/// What data planes know a key by.
+pub(super) async fn digest_of(conn: &mut Conn, row: i64) -> Result<KeyDigest> {
     let row = sqlx::query::<Db>("SELECT digest FROM keys WHERE id = $1").bind(row).fetch_one(conn).await?;
     digest(&row)
 }

@@ -3,12 +3,15 @@
 //! An alias is set as a whole, with its deployments. A deployment that keeps its name keeps its number; one
 //! that is left out is removed, and its number is never given to another.
 
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 use sqlx::Row as _;
 use wire::table::{Dialect, OnDisconnect};
 
+use super::act::Subject;
 use super::write::{Kind, Write};
 use super::{
-    Conn, Db, Listed, Page, Registry, RegistryError, Result, Row, check_name, check_text, not_found,
+    Conn, Db, Listed, Page, Registry, RegistryError, Result, Row, check_name, check_text, not_found, show,
     statement, taken,
 };
 
@@ -17,7 +20,7 @@ pub(super) const DEPLOYMENTS_MAX: usize = 256;
 const WEIGHT_MAX: u32 = 1_000_000;
 
 /// What serves an alias.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, JsonSchema, PartialEq, Eq, Serialize)]
 pub struct Deployment {
     /// Its name, its own in the installation.
     pub name: String,
@@ -26,6 +29,8 @@ pub struct Deployment {
     /// What the model is called there; empty sends the alias.
     pub upstream_model: String,
     /// How the upstream speaks.
+    #[serde(serialize_with = "show_dialect")]
+    #[schemars(with = "String")]
     pub dialect: Dialect,
     /// The name of the credential on the data plane; empty sends none.
     pub credential: String,
@@ -34,6 +39,8 @@ pub struct Deployment {
     /// Its share.
     pub weight: u32,
     /// What a client's leaving does.
+    #[serde(serialize_with = "show_on_disconnect")]
+    #[schemars(with = "String")]
     pub on_disconnect: OnDisconnect,
     /// Whether a request may be sent again though it may have been executed.
     pub replay_safe: bool,
@@ -46,14 +53,29 @@ pub struct Deployment {
 }
 
 /// An alias with its deployments.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(tag = "object", rename = "model")]
 pub struct Model {
+    /// The alias once more, as what lists go on from.
+    pub id: String,
     /// The name that clients send.
     pub alias: String,
     /// Unix time in milliseconds.
+    #[serde(rename = "created_at", serialize_with = "show::at")]
+    #[schemars(with = "show::Rfc3339")]
     pub created_ms: i64,
     /// What serves it.
     pub deployments: Vec<Deployment>,
+}
+
+impl Subject for Model {
+    fn subject(&self) -> &str {
+        &self.alias
+    }
+
+    fn owner(&self) -> (Option<&str>, Option<&str>) {
+        (None, None)
+    }
 }
 
 const ALIASES: &str = "SELECT id, name, created_ms FROM aliases WHERE removed_ms IS NULL";
@@ -72,6 +94,17 @@ pub fn on_disconnect_name(value: OnDisconnect) -> &'static str {
         OnDisconnect::Cancel => "cancel",
         OnDisconnect::Drain => "drain",
     }
+}
+
+fn show_dialect<S: Serializer>(dialect: &Dialect, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(dialect.name())
+}
+
+fn show_on_disconnect<S: Serializer>(
+    value: &OnDisconnect,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(on_disconnect_name(*value))
 }
 
 pub(super) fn read_deployment(row: &Row) -> Result<Deployment> {
@@ -103,6 +136,7 @@ async fn read_model(conn: &mut Conn, row: &Row) -> Result<Model> {
             .fetch_all(conn)
             .await?;
     Ok(Model {
+        id: row.try_get("name")?,
         alias: row.try_get("name")?,
         created_ms: row.try_get("created_ms")?,
         deployments: rows.iter().map(read_deployment).collect::<Result<_>>()?,
@@ -152,11 +186,18 @@ impl Registry {
         check_deployments(deployments)?;
         let mut write = self.write().await?;
         let id = match find_alias(write.conn(), alias).await? {
-            Some(row) if read_model(write.conn(), &row).await?.deployments == deployments => {
-                return read_model(write.conn(), &row).await;
+            Some(row) => {
+                let found = read_model(write.conn(), &row).await?;
+                write.before(&found)?;
+                if found.deployments == deployments {
+                    return write.leave(found).await;
+                }
+                row.try_get("id")?
             }
-            Some(row) => row.try_get("id")?,
-            None => insert_alias(&mut write, alias).await?,
+            None => {
+                write.nothing_before(alias)?;
+                insert_alias(&mut write, alias).await?
+            }
         };
         let live = live_deployments(&mut write, id).await?;
         for (row, _) in live.iter().filter(|(_, name)| deployments.iter().all(|one| one.name != *name)) {
@@ -169,14 +210,19 @@ impl Registry {
             }
         }
         write.change(Kind::Alias, id).await?;
+        let row = find_alias(write.conn(), alias).await?.ok_or_else(|| unknown(alias))?;
+        let model = read_model(write.conn(), &row).await?;
+        write.after(&model);
         write.commit().await?;
-        self.model(alias).await
+        Ok(model)
     }
 
     /// Removes an alias and its deployments; their numbers go on naming them in what was recorded.
     pub async fn remove_model(&self, alias: &str) -> Result<()> {
         let mut write = self.write().await?;
         let row = find_alias(write.conn(), alias).await?.ok_or_else(|| unknown(alias))?;
+        let found = read_model(write.conn(), &row).await?;
+        write.before(&found)?;
         let (id, now_ms) = (row.try_get::<i64, _>("id")?, write.now_ms);
         sqlx::query::<Db>("UPDATE aliases SET removed_ms = $1 WHERE id = $2")
             .bind(now_ms)

@@ -25,7 +25,7 @@ impl Registry {
     ///
     /// Called again from there until it leads no further; from 0 it goes through all names.
     pub async fn names_since(&self, from: Generation) -> Result<(Generation, Vec<Name>)> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.read().await?;
         let changes = sqlx::query::<Db>(
             "SELECT kind, entity, MAX(generation) AS generation FROM
                  (SELECT kind, entity, generation FROM changes WHERE generation > $1 ORDER BY generation LIMIT $2) c
@@ -61,6 +61,6 @@ fn statement_of(kind: Kind) -> Option<&'static str> {
             "SELECT public_id, CASE WHEN description = '' THEN prefix ELSE description END AS name
              FROM keys WHERE id = $1",
         ),
-        Kind::Alias | Kind::Deployment | Kind::Admin => None,
+        Kind::Alias | Kind::Deployment | Kind::Admin | Kind::Node => None,
     }
 }

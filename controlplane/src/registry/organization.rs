@@ -1,17 +1,23 @@
 //! Organizations: the customers of an installation. Teams belong to one; plan and cost centre are inherited
 //! from it.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use sqlx::Row as _;
 
+use super::act::Subject;
+use super::role::Scope;
 use super::write::{Kind, public_id};
 use super::{
-    Conn, Db, Listed, Page, Patch, Registry, Result, Row, attribution, check_name, optional_text, pick,
+    Conn, Db, Listed, Page, Patch, Registry, Result, Row, attribution, check_name, optional_text, pick, show,
     statement, taken,
 };
 
 /// An organization.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(tag = "object", rename = "organization")]
 pub struct Organization {
+    #[serde(skip)]
     pub(super) row: i64,
     /// `org_...`
     pub id: String,
@@ -22,7 +28,19 @@ pub struct Organization {
     /// Likewise.
     pub cost_centre: Option<String>,
     /// Unix time in milliseconds.
+    #[serde(rename = "created_at", serialize_with = "show::at")]
+    #[schemars(with = "show::Rfc3339")]
     pub created_ms: i64,
+}
+
+impl Subject for Organization {
+    fn subject(&self) -> &str {
+        &self.id
+    }
+
+    fn owner(&self) -> (Option<&str>, Option<&str>) {
+        (Some(&self.id), None)
+    }
 }
 
 /// What a new organization is to be.
@@ -60,9 +78,13 @@ fn read(row: &Row) -> sqlx::Result<Organization> {
     })
 }
 
-pub(super) async fn find(conn: &mut Conn, wanted: &str) -> Result<Organization> {
-    let rows = sqlx::query::<Db>(statement(SELECT, "WHERE public_id = $1 OR name = $1"))
+pub(super) async fn find(conn: &mut Conn, scope: Scope, wanted: &str) -> Result<Organization> {
+    let tail = "WHERE (public_id = $1 OR name = $1) AND ($2 IS NULL OR id = $2)
+        AND ($3 IS NULL OR id = (SELECT organization FROM teams WHERE id = $3))";
+    let rows = sqlx::query::<Db>(statement(SELECT, tail))
         .bind(wanted)
+        .bind(scope.organization())
+        .bind(scope.team())
         .fetch_all(conn)
         .await?;
     let found = rows.iter().map(read).collect::<sqlx::Result<_>>()?;
@@ -72,18 +94,22 @@ pub(super) async fn find(conn: &mut Conn, wanted: &str) -> Result<Organization> 
 impl Registry {
     /// The organization with this id or name.
     pub async fn organization(&self, wanted: &str) -> Result<Organization> {
-        find(&mut *self.pool.acquire().await?, wanted).await
+        find(&mut *self.pool.acquire().await?, self.scope(), wanted).await
     }
 
     /// A page of the organizations, in the order in which they were made.
     pub async fn organizations(&self, page: &Page) -> Result<Listed<Organization>> {
         let mut conn = self.pool.acquire().await?;
         let after = match &page.after {
-            Some(after) => find(&mut conn, after).await?.row,
+            Some(after) => find(&mut conn, self.scope(), after).await?.row,
             None => 0,
         };
-        let rows = sqlx::query::<Db>(statement(SELECT, "WHERE id > $1 ORDER BY id LIMIT $2"))
+        let tail = "WHERE id > $1 AND ($2 IS NULL OR id = $2)
+            AND ($3 IS NULL OR id = (SELECT organization FROM teams WHERE id = $3)) ORDER BY id LIMIT $4";
+        let rows = sqlx::query::<Db>(statement(SELECT, tail))
             .bind(after)
+            .bind(self.scope().organization())
+            .bind(self.scope().team())
             .bind(page.limit() + 1)
             .fetch_all(&mut *conn)
             .await?;
@@ -112,21 +138,24 @@ impl Registry {
         .await
         .map_err(taken("organization", &new.name))?;
         write.change(Kind::Organization, id).await?;
+        let made = find(write.conn(), Scope::Installation, &public_id).await?;
+        write.after(&made);
         write.commit().await?;
-        self.organization(&public_id).await
+        Ok(made)
     }
 
     /// Changes an organization. What is billed from now on follows; what was billed stays.
     pub async fn update_organization(&self, wanted: &str, patch: OrganizationPatch) -> Result<Organization> {
         let mut write = self.write().await?;
-        let found = find(write.conn(), wanted).await?;
+        let found = find(write.conn(), self.scope(), wanted).await?;
+        write.before(&found)?;
         let name = patch.name.unwrap_or_else(|| found.name.clone());
         check_name("name", &name)?;
         let plan = optional_text("plan", patch.plan.unwrap_or_else(|| found.plan.clone()))?;
         let cost_centre =
             optional_text("cost_centre", patch.cost_centre.unwrap_or_else(|| found.cost_centre.clone()))?;
         if (&name, &plan, &cost_centre) == (&found.name, &found.plan, &found.cost_centre) {
-            return Ok(found);
+            return write.leave(found).await;
         }
         sqlx::query::<Db>("UPDATE organizations SET name = $1, plan = $2, cost_centre = $3 WHERE id = $4")
             .bind(&name)
@@ -138,7 +167,9 @@ impl Registry {
             .map_err(taken("organization", &name))?;
         write.change(Kind::Organization, found.row).await?;
         attribution::refresh(&mut write, attribution::Under::Organization(found.row)).await?;
+        let changed = find(write.conn(), Scope::Installation, &found.id).await?;
+        write.after(&changed);
         write.commit().await?;
-        self.organization(&found.id).await
+        Ok(changed)
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wire::frame::PART_CHANGES;
 use wire::id::{AliasId, ApplicationId, AttributionId, DeploymentId, Generation, KeyId};
 use wire::table::{self, Change};
+use wire::table_sum::{self, TableSum};
 
 use super::write::Kind;
 use super::{
@@ -30,6 +31,8 @@ pub struct Delta {
     pub to: Generation,
     /// The changes; none where all of them concern the control plane alone.
     pub changes: Vec<Change>,
+    /// Whether a node was enrolled or removed.
+    pub nodes_changed: bool,
 }
 
 /// What there is after a generation.
@@ -70,7 +73,7 @@ impl Registry {
     /// Begins to read the whole tables, once not too many others do.
     pub async fn snapshot(&self) -> Result<Snapshot> {
         let permit = self.snapshots.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.read().await?;
         // The first read fixes what the transaction sees.
         let generation = generation_of(&mut tx).await?;
         let settings = Some(Change::Settings(self.settings.clone()));
@@ -79,7 +82,7 @@ impl Registry {
 
     /// What changed after a generation: of at most `PART_CHANGES` generations.
     pub async fn since(&self, from: Generation) -> Result<Since> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.read().await?;
         let now = generation_of(&mut tx).await?;
         if from == now {
             return Ok(Since::Current);
@@ -96,15 +99,29 @@ impl Registry {
         .fetch_all(&mut *tx)
         .await?;
         let (mut to, mut changes, mut seen) = (from, Vec::new(), HashSet::new());
+        let mut nodes_changed = false;
         for row in rows {
             to = generation(row.try_get("generation")?);
             let (kind, entity): (String, i64) = (row.try_get("kind")?, row.try_get("entity")?);
             if seen.insert((kind.clone(), entity)) {
                 let kind = Kind::parse(&kind).ok_or(RegistryError::Corrupt { what: "kind of a change" })?;
+                nodes_changed |= kind == Kind::Node;
                 changes.extend(present(&mut tx, kind, entity).await?);
             }
         }
-        Ok(Since::Delta(Delta { from, to, changes }))
+        Ok(Since::Delta(Delta { from, to, changes, nodes_changed }))
+    }
+}
+
+impl Registry {
+    /// The sum over all that data planes hold, and its generation; reads everything.
+    pub async fn table_sum(&self) -> Result<(Generation, TableSum)> {
+        let mut snapshot = self.snapshot().await?;
+        let mut sum = TableSum::default();
+        while let Some(part) = snapshot.next_part().await? {
+            part.iter().filter_map(table_sum::of).for_each(|hash| sum.add(hash));
+        }
+        Ok((snapshot.generation, sum))
     }
 }
 
@@ -146,7 +163,7 @@ fn select_of(kind: Kind) -> Option<&'static str> {
         Kind::Alias => Some(ALIASES),
         Kind::Application => Some(APPLICATIONS),
         Kind::Key => Some(KEYS),
-        Kind::Organization | Kind::Team | Kind::Admin => None,
+        Kind::Organization | Kind::Team | Kind::Admin | Kind::Node => None,
     }
 }
 
@@ -168,7 +185,7 @@ async fn change(conn: &mut Conn, kind: Kind, row: &Row) -> Result<Change> {
         })),
         Kind::Alias => alias_change(conn, row, id).await,
         Kind::Deployment => deployment_change(row, id),
-        Kind::Organization | Kind::Team | Kind::Admin => {
+        Kind::Organization | Kind::Team | Kind::Admin | Kind::Node => {
             Err(RegistryError::Corrupt { what: "kind of a change" })
         }
     }

@@ -1,16 +1,22 @@
 //! Teams: parts of an organization. Applications belong to one; plan and cost centre are inherited from it.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use sqlx::Row as _;
 
+use super::act::Subject;
+use super::role::Scope;
 use super::write::{Kind, public_id};
 use super::{
     Conn, Db, Listed, Page, Patch, Registry, Result, Row, attribution, check_name, optional_text,
-    organization, pick, statement, taken,
+    organization, pick, show, statement, taken,
 };
 
 /// A team.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, JsonSchema, PartialEq, Eq, Serialize)]
+#[serde(tag = "object", rename = "team")]
 pub struct Team {
+    #[serde(skip)]
     pub(super) row: i64,
     /// `team_...`
     pub id: String,
@@ -24,8 +30,24 @@ pub struct Team {
     pub plan: Option<String>,
     /// Likewise.
     pub cost_centre: Option<String>,
+    /// When it was archived, Unix time in milliseconds: nothing is made in it any more.
+    #[serde(rename = "archived_at", serialize_with = "show::at_if")]
+    #[schemars(with = "Option<show::Rfc3339>")]
+    pub archived_ms: Option<i64>,
     /// Unix time in milliseconds.
+    #[serde(rename = "created_at", serialize_with = "show::at")]
+    #[schemars(with = "show::Rfc3339")]
     pub created_ms: i64,
+}
+
+impl Subject for Team {
+    fn subject(&self) -> &str {
+        &self.id
+    }
+
+    fn owner(&self) -> (Option<&str>, Option<&str>) {
+        (Some(&self.organization_id), Some(&self.id))
+    }
 }
 
 /// What a new team is to be.
@@ -56,7 +78,7 @@ pub struct TeamPatch {
 
 const SELECT: &str =
     "SELECT t.id, t.public_id, t.name, o.public_id AS organization_id, o.name AS organization,
-    t.plan, t.cost_centre, t.created_ms FROM teams t JOIN organizations o ON o.id = t.organization";
+    t.plan, t.cost_centre, t.created_ms, t.archived_ms FROM teams t JOIN organizations o ON o.id = t.organization";
 
 fn read(row: &Row) -> sqlx::Result<Team> {
     Ok(Team {
@@ -68,12 +90,17 @@ fn read(row: &Row) -> sqlx::Result<Team> {
         plan: row.try_get("plan")?,
         cost_centre: row.try_get("cost_centre")?,
         created_ms: row.try_get("created_ms")?,
+        archived_ms: row.try_get("archived_ms")?,
     })
 }
 
-pub(super) async fn find(conn: &mut Conn, wanted: &str) -> Result<Team> {
-    let rows = sqlx::query::<Db>(statement(SELECT, "WHERE t.public_id = $1 OR t.name = $1 ORDER BY t.id"))
+pub(super) async fn find(conn: &mut Conn, scope: Scope, wanted: &str) -> Result<Team> {
+    let tail = "WHERE (t.public_id = $1 OR t.name = $1) AND ($2 IS NULL OR t.organization = $2)
+        AND ($3 IS NULL OR t.id = $3) ORDER BY t.id";
+    let rows = sqlx::query::<Db>(statement(SELECT, tail))
         .bind(wanted)
+        .bind(scope.organization())
+        .bind(scope.team())
         .fetch_all(conn)
         .await?;
     let found = rows.iter().map(read).collect::<sqlx::Result<_>>()?;
@@ -83,24 +110,39 @@ pub(super) async fn find(conn: &mut Conn, wanted: &str) -> Result<Team> {
 impl Registry {
     /// The team with this id or name.
     pub async fn team(&self, wanted: &str) -> Result<Team> {
-        find(&mut *self.pool.acquire().await?, wanted).await
+        find(&mut *self.pool.acquire().await?, self.scope(), wanted).await
     }
 
     /// A page of the teams, of one organization or of all.
     pub async fn teams(&self, organization: Option<&str>, page: &Page) -> Result<Listed<Team>> {
+        self.teams_also(organization, true, page).await
+    }
+
+    /// Likewise, without those that are archived or with them.
+    pub async fn teams_also(
+        &self,
+        organization: Option<&str>,
+        archived: bool,
+        page: &Page,
+    ) -> Result<Listed<Team>> {
         let mut conn = self.pool.acquire().await?;
         let organization = match organization {
-            Some(wanted) => Some(organization::find(&mut conn, wanted).await?.row),
+            Some(wanted) => Some(organization::find(&mut conn, self.scope(), wanted).await?.row),
             None => None,
         };
         let after = match &page.after {
-            Some(after) => find(&mut conn, after).await?.row,
+            Some(after) => find(&mut conn, self.scope(), after).await?.row,
             None => 0,
         };
-        let tail = "WHERE t.id > $1 AND ($2 IS NULL OR t.organization = $2) ORDER BY t.id LIMIT $3";
+        let tail = "WHERE t.id > $1 AND ($2 IS NULL OR t.organization = $2)
+            AND ($3 IS NULL OR t.organization = $3) AND ($4 IS NULL OR t.id = $4)
+            AND ($5 = 1 OR t.archived_ms IS NULL) ORDER BY t.id LIMIT $6";
         let rows = sqlx::query::<Db>(statement(SELECT, tail))
             .bind(after)
             .bind(organization)
+            .bind(self.scope().organization())
+            .bind(self.scope().team())
+            .bind(i64::from(archived))
             .bind(page.limit() + 1)
             .fetch_all(&mut *conn)
             .await?;
@@ -113,7 +155,7 @@ impl Registry {
         let plan = optional_text("plan", new.plan)?;
         let cost_centre = optional_text("cost_centre", new.cost_centre)?;
         let mut write = self.write().await?;
-        let organization = organization::find(write.conn(), &new.organization).await?;
+        let organization = organization::find(write.conn(), self.scope(), &new.organization).await?;
         let id = write.next_id("team").await?;
         let (public_id, now_ms) = (public_id("team")?, write.now_ms);
         sqlx::query::<Db>(
@@ -131,25 +173,28 @@ impl Registry {
         .await
         .map_err(taken("team", &new.name))?;
         write.change(Kind::Team, id).await?;
+        let made = find(write.conn(), Scope::Installation, &public_id).await?;
+        write.after(&made);
         write.commit().await?;
-        self.team(&public_id).await
+        Ok(made)
     }
 
     /// Changes a team. What is billed from now on follows; what was billed stays.
     pub async fn update_team(&self, wanted: &str, patch: TeamPatch) -> Result<Team> {
         let mut write = self.write().await?;
-        let found = find(write.conn(), wanted).await?;
+        let found = find(write.conn(), self.scope(), wanted).await?;
+        write.before(&found)?;
         let name = patch.name.unwrap_or_else(|| found.name.clone());
         check_name("name", &name)?;
         let plan = optional_text("plan", patch.plan.unwrap_or_else(|| found.plan.clone()))?;
         let cost_centre =
             optional_text("cost_centre", patch.cost_centre.unwrap_or_else(|| found.cost_centre.clone()))?;
         let organization = patch.organization.as_deref().unwrap_or(&found.organization_id);
-        let organization = organization::find(write.conn(), organization).await?;
+        let organization = organization::find(write.conn(), self.scope(), organization).await?;
         let same = (&name, &plan, &cost_centre, &organization.id)
             == (&found.name, &found.plan, &found.cost_centre, &found.organization_id);
         if same {
-            return Ok(found);
+            return write.leave(found).await;
         }
         sqlx::query::<Db>(
             "UPDATE teams SET name = $1, plan = $2, cost_centre = $3, organization = $4 WHERE id = $5",
@@ -164,7 +209,9 @@ impl Registry {
         .map_err(taken("team", &name))?;
         write.change(Kind::Team, found.row).await?;
         attribution::refresh(&mut write, attribution::Under::Team(found.row)).await?;
+        let changed = find(write.conn(), Scope::Installation, &found.id).await?;
+        write.after(&changed);
         write.commit().await?;
-        self.team(&found.id).await
+        Ok(changed)
     }
 }

@@ -1,18 +1,28 @@
 //! The registry on a temporary database: generations, names, numbers; keys and tables in files of their own.
 
+/// The audit trail.
+mod audit;
+/// Backups of the registry.
+mod dump;
 /// Keys: billing, what they may use, their ends.
 mod key;
+/// Several control planes on one registry.
+mod peers;
+/// Legal holds and erasure.
+mod privacy;
+/// Revoking many keys, successors, removed nodes.
+mod revocation;
 /// Snapshots and deltas.
 mod tables;
 
-use wire::id::{AliasId, Generation};
+use wire::id::{AliasId, Generation, NodeId};
 use wire::table::{Allow, Change, Dialect, OnDisconnect};
 
-use super::admin::Role;
 use super::application::{ApplicationPatch, NewApplication};
-use super::key::{KeyPatch, KeyStatus, NewKey};
+use super::key::{Key, KeyPatch, KeyStatus, NewKey};
 use super::model::Deployment;
 use super::organization::{NewOrganization, OrganizationPatch};
+use super::role::Role;
 use super::tables::Since;
 use super::team::{NewTeam, TeamPatch};
 use super::*;
@@ -20,6 +30,7 @@ use crate::keys;
 
 struct Fixture {
     registry: Registry,
+    place: Place,
     dir: tempfile::TempDir,
 }
 
@@ -33,7 +44,8 @@ impl std::ops::Deref for Fixture {
 
 async fn empty() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    Fixture { registry: Registry::open(&dir.path().join("registry.db")).await.unwrap(), dir }
+    let place = place(dir.path());
+    Fixture { registry: Registry::open(&place).await.unwrap(), place, dir }
 }
 
 /// One organization, team, application, each named `demo`.
@@ -106,6 +118,8 @@ async fn snapshot(registry: &Registry) -> Vec<Change> {
 async fn every_change_takes_a_generation_and_leaves_a_row() {
     let registry = demo().await;
     let key = registry.create_key(new_key()).await.unwrap().0.id;
+    let node = NodeId(9).to_string();
+    registry.see_node(NodeId(9)).await.unwrap();
     let mut before = registry.generation().await.unwrap();
     let mut follower = registry.subscribe();
     macro_rules! takes_a_generation {
@@ -127,7 +141,8 @@ async fn every_change_takes_a_generation_and_leaves_a_row() {
         registry.set_model("m", &[deployment("e")]),
         registry.remove_model("m"),
         registry.create_admin("bootstrap", Role::Owner, keys::digest(b"a")),
-        registry.revoke_keys(std::slice::from_ref(&key)),
+        registry.revoke_key(&key),
+        registry.remove_node(&node),
     );
     let rows = sqlx::query::<Db>(
         "SELECT COUNT(*) AS n, MIN(generation) AS low, MAX(generation) AS high FROM changes",
@@ -242,7 +257,7 @@ async fn a_registry_opened_again_is_the_same() {
     let (id, settings) = (registry.id(), registry.settings().clone());
     let generation = registry.generation().await.unwrap();
     registry.close().await;
-    let again = Registry::open(&registry.dir.path().join("registry.db")).await.unwrap();
+    let again = Registry::open(&registry.place).await.unwrap();
     assert_eq!((again.id(), again.settings()), (id, &settings));
     assert_eq!(again.generation().await.unwrap(), generation);
     assert_ne!(id, empty().await.id());
@@ -251,6 +266,7 @@ async fn a_registry_opened_again_is_the_same() {
 #[tokio::test]
 async fn its_files_are_for_their_owner_alone() {
     let registry = demo().await;
+    let Place::File(_) = registry.place else { return };
     let mut modes = Vec::new();
     for entry in std::fs::read_dir(registry.dir.path()).unwrap() {
         modes.push(std::os::unix::fs::MetadataExt::mode(&entry.unwrap().metadata().unwrap()) & 0o777);
@@ -262,7 +278,7 @@ async fn its_files_are_for_their_owner_alone() {
 async fn a_registry_of_a_newer_program_is_refused() {
     let registry = empty().await;
     sqlx::query::<Db>("UPDATE meta SET schema_version = 1000").execute(&registry.pool).await.unwrap();
-    let again = Registry::open(&registry.dir.path().join("registry.db")).await;
+    let again = Registry::open(&registry.place).await;
     assert!(matches!(again, Err(RegistryError::Newer { found: 1000, .. })));
 }
 

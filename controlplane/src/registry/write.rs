@@ -3,11 +3,21 @@
 //! Each changed entity takes the next generation and one row of `changes`; a transaction that touches several
 //! takes several. Data planes hear of them after the commit, never before.
 
+use serde_json::Value;
 use sqlx::Row as _;
 use wire::id::Generation;
 
-use super::{Conn, Db, Registry, Result, Tx, generation, now_ms};
+use super::act::{self, Subject};
+use super::audit::Touched;
+use super::peers::Word;
+use super::role::Scope;
+use super::{Conn, Db, Registry, RegistryError, Result, Tx, generation, now_ms};
 use crate::keys;
+
+/// What a record of the audit trail says of a call that changed something.
+const DONE: &str = "done";
+/// And of one that found it so already.
+const UNCHANGED: &str = "unchanged";
 
 /// What a change is about; the names stand in `changes.kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +29,11 @@ pub(super) enum Kind {
     Alias,
     Deployment,
     Admin,
+    Node,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Organization,
         Self::Team,
         Self::Application,
@@ -30,6 +41,7 @@ impl Kind {
         Self::Alias,
         Self::Deployment,
         Self::Admin,
+        Self::Node,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -41,6 +53,7 @@ impl Kind {
             Self::Alias => "alias",
             Self::Deployment => "deployment",
             Self::Admin => "admin",
+            Self::Node => "node",
         }
     }
 
@@ -55,18 +68,57 @@ pub(super) struct Write<'r> {
     registry: &'r Registry,
     /// The time of all changes in it.
     pub(super) now_ms: i64,
+    /// What it is about, for the audit trail.
+    pub(super) touched: Vec<Touched>,
+    /// What the call is answered with, without secrets.
+    pub(super) answer: Value,
 }
 
 impl Registry {
     pub(super) async fn write(&self) -> Result<Write<'_>> {
-        let tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Write { tx, registry: self, now_ms: now_ms() })
+        let tx = self.engine.write(&self.pool).await?;
+        let mut write =
+            Write { tx, registry: self, now_ms: now_ms(), touched: Vec::new(), answer: Value::Null };
+        write.look_for_replay().await?;
+        Ok(write)
     }
 }
 
 impl Write<'_> {
     pub(super) fn conn(&mut self) -> &mut Conn {
         &mut self.tx
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        self.registry
+    }
+
+    /// What may be seen and changed.
+    pub(super) fn scope(&self) -> Scope {
+        self.registry.scope()
+    }
+
+    /// Looks at what is about to be changed, and refuses where the caller knows another state of it.
+    pub(super) fn before(&mut self, found: &impl Subject) -> Result<()> {
+        self.touched.push(Touched::before(found));
+        let Some(if_match) = self.registry.act.as_ref().and_then(|act| act.if_match.as_deref()) else {
+            return Ok(());
+        };
+        let etag = act::etag(found);
+        if act::matches(if_match, &etag) {
+            return Ok(());
+        }
+        Err(RegistryError::Precondition { subject: found.subject().to_owned(), etag })
+    }
+
+    /// Refuses where the caller takes for granted that there is something already.
+    pub(super) fn nothing_before(&mut self, subject: &str) -> Result<()> {
+        match &self.registry.act {
+            Some(act) if act.if_match.is_some() => {
+                Err(RegistryError::Precondition { subject: subject.to_owned(), etag: "none".to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the next generation for a change of one entity.
@@ -98,18 +150,38 @@ impl Write<'_> {
         Ok(row.try_get("last")?)
     }
 
-    /// Commits, and tells who follows the generations; returns the one now.
+    /// Commits, and tells who follows the generations; returns the one now. What was only to be tried is
+    /// undone.
     pub(super) async fn commit(mut self) -> Result<Generation> {
+        if self.registry.is_dry() {
+            self.tx.rollback().await?;
+            return self.registry.generation().await;
+        }
+        self.record(DONE).await?;
+        self.keep_for_replay().await?;
         let row =
             sqlx::query::<Db>("SELECT generation FROM meta WHERE one = 1").fetch_one(&mut *self.tx).await?;
         let now = generation(row.try_get("generation")?);
+        self.tell(&Word::Generation(now)).await?;
         self.tx.commit().await?;
-        self.registry.changed.send_if_modified(|seen| {
-            let newer = now > *seen;
-            *seen = now.max(*seen);
-            newer
-        });
+        self.registry.reached(now);
         Ok(now)
+    }
+
+    /// Ends without a change, as what was asked for is so already.
+    pub(super) async fn leave<T: Subject>(mut self, found: T) -> Result<T> {
+        if self.registry.act.is_some() && !self.registry.is_dry() {
+            self.after(&found);
+            self.record(UNCHANGED).await?;
+            self.keep_for_replay().await?;
+            self.tx.commit().await?;
+        }
+        Ok(found)
+    }
+
+    /// Commits what is no change of the registry's entities.
+    pub(super) async fn commit_records(self) -> Result<()> {
+        Ok(self.tx.commit().await?)
     }
 }
 

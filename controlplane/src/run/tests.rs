@@ -3,13 +3,17 @@
 use super::*;
 use crate::config::ClickHouse;
 use crate::keys;
+use crate::registry::Place;
 
 fn config(dir: &Path, key: &Secret) -> Config {
     Config {
         data_dir: dir.join("data"),
+        registry: Place::File(dir.join("data/registry.db")),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         bootstrap_key: Some(key.clone()),
         sync_socket: dir.join("run/control.sock"),
+        sync_listen: None,
+        certificate_life: crate::authority::NODE_LIFE,
         // A port of loopback that nobody listens on.
         clickhouse: ClickHouse::Server {
             url: "http://127.0.0.1:1".into(),
@@ -17,6 +21,9 @@ fn config(dir: &Path, key: &Secret) -> Config {
             password: Secret::new(String::new()),
         },
         raw_days: 90,
+        hourly_days: None,
+        daily_days: None,
+        backup_keep_days: 30,
     }
 }
 

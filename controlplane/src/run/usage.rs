@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clickhouse::Client;
+use crate::clickhouse::client::{Client, Life};
 use crate::clickhouse::engine::{EngineHandle, EngineOptions};
 use crate::clickhouse::rollup::{Rollup, RollupOptions};
 use crate::config::{ClickHouse, Config};
@@ -19,6 +19,9 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const ENGINE_STOP_MAX: Duration = Duration::from_secs(20);
 /// An engine that ran this long was well; its next start waits for nothing.
 const ENGINE_WELL_AFTER: Duration = Duration::from_secs(60);
+
+/// How often the server is asked how long it has been up.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 type Connections = watch::Sender<Option<Connection>>;
 
@@ -53,8 +56,45 @@ async fn serve(client: Client, raw_days: u32, connections: &Connections, stop: &
         }
     }
     let rollup = Arc::new(Rollup::new(client.clone(), RollupOptions::default()));
-    connections.send_replace(Some(Connection { client, rollup: rollup.clone() }));
-    rollup.run(stop.clone()).await;
+    let connection = Connection { client, rollup: rollup.clone() };
+    connections.send_replace(Some(connection.clone()));
+    tokio::join!(rollup.run(stop.clone()), notice_restarts(&connection, raw_days, connections, stop));
+}
+
+/// Looks whether the server was started again, or is another one behind the same name. It may have lost what
+/// it acknowledged, or all: its tables are brought up to date, and everybody who uses it hears of it as of a
+/// new one.
+async fn notice_restarts(
+    connection: &Connection,
+    raw_days: u32,
+    connections: &Connections,
+    stop: &CancellationToken,
+) {
+    let mut known = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {}
+        }
+        let Ok(life) = connection.client.life().await else { continue };
+        let same = known.is_none_or(|known: Life| known.is_continued_by(life));
+        if same && life.has_tables {
+            known = Some(life);
+            continue;
+        }
+        // Tried again at the next look.
+        match connection.client.migrate(raw_days).await {
+            Ok(files) => {
+                tracing::warn!(
+                    files,
+                    "clickhouse was started again or replaced; data planes are asked what it lacks"
+                );
+                connections.send_replace(Some(connection.clone()));
+                known = Some(Life { has_tables: true, ..life });
+            }
+            Err(error) => tracing::warn!(%error, "clickhouse is back, and its tables can't be made"),
+        }
+    }
 }
 
 /// Starts the engine, and starts it again whenever it has ended.

@@ -3,9 +3,9 @@
 use std::io;
 
 use thiserror::Error;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 use wire::codec::DecodeError;
 use wire::frame::Frame;
 
@@ -43,13 +43,13 @@ pub struct Framed {
 
 /// Reads frames.
 pub struct FrameReader {
-    stream: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Send + Unpin>,
     buffer: Vec<u8>,
 }
 
 /// Writes frames.
 pub struct FrameWriter {
-    stream: OwnedWriteHalf,
+    stream: Box<dyn AsyncWrite + Send + Unpin>,
     buffer: Vec<u8>,
 }
 
@@ -58,6 +58,17 @@ impl Framed {
     #[must_use]
     pub fn new(stream: UnixStream) -> Self {
         let (reader, writer) = stream.into_split();
+        Self::over(Box::new(reader), Box::new(writer))
+    }
+
+    /// Frames over TLS.
+    #[must_use]
+    pub fn over_tls(stream: TlsStream<TcpStream>) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self::over(Box::new(reader), Box::new(writer))
+    }
+
+    fn over(reader: Box<dyn AsyncRead + Send + Unpin>, writer: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
         Self {
             reader: FrameReader { stream: reader, buffer: Vec::new() },
             writer: FrameWriter { stream: writer, buffer: Vec::new() },
@@ -93,7 +104,7 @@ impl FrameReader {
         match self.stream.read_buf(&mut self.buffer).await {
             Ok(0) => Err(FramedError::Closed),
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(FramedError::Closed),
+            Err(error) if is_close(&error) => Err(FramedError::Closed),
             Err(error) => Err(error.into()),
         }
     }
@@ -117,14 +128,22 @@ impl FrameWriter {
     pub async fn write(&mut self, frame: &Frame) -> Result<(), FramedError> {
         self.buffer.clear();
         frame.encode(&mut self.buffer);
-        match self.stream.write_all(&self.buffer).await {
+        let written = match self.stream.write_all(&self.buffer).await {
+            // TLS may still hold some of it.
+            Ok(()) => self.stream.flush().await,
+            error => error,
+        };
+        match written {
             Ok(()) => Ok(()),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
-            {
-                Err(FramedError::Closed)
-            }
+            Err(error) if is_close(&error) => Err(FramedError::Closed),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Whether the other side is gone. Over TLS one that is killed says no goodbye; frames have their lengths, so
+/// that nothing can be cut off unnoticed.
+fn is_close(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TryRecvError;
-use wire::frame::{Frame, Hello, PART_CHANGES};
-use wire::id::{Generation, KeyDigest};
+use wire::frame::{Frame, HEADER_BYTES, Hello, PART_CHANGES};
+use wire::id::{Generation, KeyDigest, NodeId};
 use wire::table::Change;
 
 use super::SessionError;
@@ -23,15 +23,24 @@ pub(super) const PING_INTERVAL: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(35);
 /// Confirmations are short.
 const FRAME_BYTES_MAX: usize = 4096;
+/// A frame of digests of buried keys.
+const BURIED_BYTES_MAX: usize = HEADER_BYTES + PART_CHANGES * 32;
 
 pub(super) async fn serve(framed: Framed, hello: Hello, hub: &Hub) -> Result<(), SessionError> {
     let ours = hello.registry == hub.registry().id();
+    let Framed { mut reader, mut writer } = framed;
+    let registry = hub.registry();
+    let welcome = Frame::Welcome { registry: registry.id(), generation: registry.generation().await? };
+    writer.write(&welcome).await?;
+    if !ours {
+        bury(&mut reader, hello.node, hub).await?;
+    }
+    let ours = ours && !hub.is_distrusted(hello.node);
     let held = if ours { hello.generation } else { Generation(0) };
     // A generation that we never reached is not one that anybody can have applied.
     let known = held <= hub.registry().generation().await?;
     let attached = hub.attach(hello.node, if known { held } else { Generation(0) });
     let (session, closed) = (attached.session, attached.closed.clone());
-    let Framed { mut reader, writer } = framed;
     let sender = Sender { hub, writer, attached, held: ours.then_some(held) };
     let ended = tokio::select! {
         () = closed.cancelled() => Ok(()),
@@ -42,16 +51,35 @@ pub(super) async fn serve(framed: Framed, hello: Hello, hub: &Hub) -> Result<(),
     ended
 }
 
+/// Revokes what a data plane has seen revoked and this registry does not know of: it was restored from a
+/// backup that is older. Before the data plane gets anything of ours, so that no crash comes in between.
+async fn bury(reader: &mut FrameReader, node: NodeId, hub: &Hub) -> Result<(), SessionError> {
+    loop {
+        let frame = tokio::time::timeout(SILENCE_MAX, reader.read(BURIED_BYTES_MAX)).await;
+        match frame.map_err(|_| SessionError::Silent(SILENCE_MAX))?? {
+            Frame::Buried(digests) if digests.is_empty() => return Ok(()),
+            Frame::Buried(digests) => {
+                let revoked = hub.registry().bury(&digests).await?;
+                if !revoked.is_empty() {
+                    let keys = revoked.len();
+                    tracing::warn!(%node, keys, "keys that a backup had brought back are revoked again");
+                }
+            }
+            _ => return Err(SessionError::Unexpected("frame before the end of what is buried")),
+        }
+    }
+}
+
 async fn receive(reader: &mut FrameReader, session: u64, hub: &Hub) -> Result<(), SessionError> {
     loop {
         let frame = tokio::time::timeout(SILENCE_MAX, reader.read(FRAME_BYTES_MAX)).await;
         match frame.map_err(|_| SessionError::Silent(SILENCE_MAX))?? {
-            Frame::Applied { registry, generation } if registry == hub.registry().id() => {
-                hub.applied(session, generation);
+            Frame::Applied { registry, generation, sum } if registry == hub.registry().id() => {
+                hub.applied(session, generation, sum);
             }
             Frame::Revoked { revocation } => hub.revoked(session, revocation),
             // Tables of another registry say nothing about ours.
-            Frame::Pong | Frame::Applied { .. } => {}
+            Frame::Pong | Frame::Applied { .. } => hub.heard(session),
             _ => return Err(SessionError::Unexpected("frame on a sync connection")),
         }
     }
@@ -68,9 +96,6 @@ struct Sender<'h> {
 
 impl Sender<'_> {
     async fn run(mut self) -> Result<(), SessionError> {
-        let registry = self.hub.registry();
-        let welcome = Frame::Welcome { registry: registry.id(), generation: registry.generation().await? };
-        self.writer.write(&welcome).await?;
         self.catch_up().await?;
         let mut pings = tokio::time::interval(PING_INTERVAL);
         loop {
@@ -84,9 +109,16 @@ impl Sender<'_> {
                     Some(delta) => self.delta(&delta).await?,
                     None => return Ok(()),
                 },
-                _ = pings.tick() => self.writer.write(&Frame::Ping).await?,
+                _ = pings.tick() => self.ping().await?,
             }
         }
+    }
+
+    /// Says that all until now was sent, which is so only while the registry answers: a data plane leaves for
+    /// another control plane otherwise.
+    async fn ping(&mut self) -> Result<(), SessionError> {
+        self.hub.registry().generation().await?;
+        Ok(self.writer.write(&Frame::Ping).await?)
     }
 
     /// Sends a queued delta, less what the data plane got by other ways.
@@ -126,10 +158,15 @@ impl Sender<'_> {
         let (registry, generation) = (self.hub.registry().id(), snapshot.generation());
         self.writer.write(&Frame::SnapshotBegin { registry, generation }).await?;
         let (mut changes, mut revoked) = (0u64, Vec::new());
-        while let Some(part) = snapshot.next_part().await? {
+        let mut next = snapshot.next_part().await?;
+        while let Some(part) = next {
             revoked.extend(self.urgent_first().await?);
             changes += part.len() as u64;
-            self.writer.write(&Frame::SnapshotPart(part)).await?;
+            let frame = Frame::SnapshotPart(part);
+            // The database reads on while the data plane takes what it has read.
+            let (written, read) = tokio::join!(self.writer.write(&frame), snapshot.next_part());
+            written?;
+            next = read?;
         }
         revoked.extend(self.urgent_first().await?);
         for part in revoked.chunks(PART_CHANGES) {

@@ -1,22 +1,30 @@
 //! Publishing and sync over a real socket, against a scripted data plane.
 
+/// How often each of several data planes seals.
+mod pace;
+/// Whether data planes hold what the registry has, and what they have seen revoked.
+mod compare;
+/// Several control planes on one registry.
+mod peers;
 /// Revocations: receipts, and what they go ahead of.
 mod revocation;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 
 use wire::frame::{PART_CHANGES, VERSION};
 use wire::id::{BatchSeq, BootId, Generation, KeyDigest, NodeId, RegistryId};
 use wire::table::Change;
+use wire::table_sum::TableSum;
 
 use super::*;
 use crate::ingest::store::UsageStore;
 use crate::publish::DELTAS_QUEUED_MAX;
-use crate::registry::Registry;
 use crate::registry::application::NewApplication;
 use crate::registry::key::NewKey;
 use crate::registry::organization::NewOrganization;
 use crate::registry::team::NewTeam;
+use crate::registry::{self, Registry};
 
 struct Plane {
     registry: Arc<Registry>,
@@ -34,22 +42,35 @@ impl Drop for Plane {
 
 async fn plane() -> Plane {
     let dir = tempfile::tempdir().unwrap();
-    let registry = Arc::new(Registry::open(&dir.path().join("registry.db")).await.unwrap());
+    let place = registry::place(dir.path());
+    let plane = plane_on(place, dir).await;
+    let registry = &plane.registry;
     let name = || "demo".to_owned();
     registry.create_organization(NewOrganization { name: name(), ..Default::default() }).await.unwrap();
     registry.create_team(NewTeam { name: name(), organization: name(), ..Default::default() }).await.unwrap();
     let application =
         NewApplication { name: name(), team: name(), models: vec!["*".into()], ..Default::default() };
     registry.create_application(application).await.unwrap();
+    plane
+}
+
+/// A control plane on a registry that is there, or an empty one.
+async fn plane_on(place: registry::Place, dir: tempfile::TempDir) -> Plane {
+    let registry = Arc::new(Registry::open(place).await.unwrap());
     let hub = Arc::new(Hub::new(registry.clone()).await.unwrap());
     let (_, store) = UsageStore::new();
     let ingest = Arc::new(Ingest::new(registry.clone(), store));
     let socket = dir.path().join("run/control.sock");
     let listener = Listener::bind(&socket).await.unwrap();
     let stop = CancellationToken::new();
-    tokio::spawn(listener.serve(Context { hub: hub.clone(), ingest }, stop.clone()));
+    tokio::spawn(
+        listener.serve(Context { hub: hub.clone(), ingest, accounts: Arc::default() }, stop.clone()),
+    );
     let (publisher, publisher_stop) = (hub.clone(), stop.clone());
     tokio::spawn(async move { publisher.run(publisher_stop).await });
+    let (peers, peers_stop) = (hub.clone(), stop.clone());
+    tokio::spawn(async move { peers.follow_peers(peers_stop).await });
+    tokio::spawn(registry.clone().follow(stop.clone()));
     Plane { registry, hub, socket, stop, _dir: dir }
 }
 
@@ -81,6 +102,7 @@ struct DataPlane {
     framed: Framed,
     registry: RegistryId,
     generation: Generation,
+    sum: TableSum,
     keys: BTreeMap<KeyDigest, bool>,
     snapshots: usize,
 }
@@ -96,7 +118,11 @@ impl DataPlane {
         framed.writer.write(&Frame::Hello(hello)).await.unwrap();
         let Frame::Welcome { registry: welcomed, .. } = framed.read(1 << 24).await.unwrap() else { panic!() };
         assert_eq!(welcomed, plane.registry.id());
-        Self { framed, registry: welcomed, generation, keys: BTreeMap::new(), snapshots: 0 }
+        if registry != welcomed {
+            framed.writer.write(&Frame::Buried(vec![])).await.unwrap();
+        }
+        let sum = TableSum::default();
+        Self { framed, registry: welcomed, generation, sum, keys: BTreeMap::new(), snapshots: 0 }
     }
 
     async fn frame(&mut self) -> Frame {
@@ -149,15 +175,15 @@ impl DataPlane {
     }
 
     async fn confirm(&mut self) {
-        let (registry, generation) = (self.registry, self.generation);
-        self.write(Frame::Applied { registry, generation }).await;
+        let (registry, generation, sum) = (self.registry, self.generation, self.sum);
+        self.write(Frame::Applied { registry, generation, sum }).await;
     }
 
     /// Reads on until a revocation comes.
     async fn revocation(&mut self) -> (u64, Vec<KeyDigest>) {
         loop {
             match self.frame().await {
-                Frame::Revoke { revocation, digests } => return (revocation, digests),
+                Frame::Revoke { revocation, digests, .. } => return (revocation, digests),
                 Frame::Ping | Frame::Delta { .. } => {}
                 other => panic!("{other:?}"),
             }
@@ -189,7 +215,7 @@ async fn a_data_plane_that_was_away_gets_what_it_missed_and_no_snapshot() {
     plane.new_key("a").await;
     let held = plane.registry.generation().await.unwrap();
     let (b, c) = (plane.new_key("b").await, plane.new_key("c").await);
-    plane.registry.revoke_keys(&["c".into()]).await.unwrap();
+    plane.registry.revoke_key("c").await.unwrap();
     let mut data_plane = DataPlane::connect_with(&plane, 1, plane.registry.id(), held).await;
     data_plane.read_to(plane.registry.generation().await.unwrap()).await;
     assert_eq!(data_plane.snapshots, 0);

@@ -6,6 +6,12 @@
 
 /// Hours and days derived from raw.
 mod rollups;
+/// The control plane killed in the middle of it.
+mod rollup_kills;
+/// Numbers, batches and rows against the ledger.
+mod completeness;
+/// Retention and erasure.
+mod privacy;
 /// An engine, and batches.
 mod support;
 

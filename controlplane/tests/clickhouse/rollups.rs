@@ -33,7 +33,7 @@ async fn differences(client: &Client, view: &str, time: &str, raw_time: &str, da
     number(client, &sql).await
 }
 
-async fn assert_views_equal_raw(client: &Client, days: (i64, i64)) {
+pub(crate) async fn assert_views_equal_raw(client: &Client, days: (i64, i64)) {
     for (view, time, raw_time) in [
         ("usage_hourly", "hour", "toStartOfHour(ts)"),
         ("usage_hourly_parts", "hour", "toStartOfHour(ts)"),

@@ -212,12 +212,16 @@ impl RequestScan {
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), ScanError> {
         let values = &mut self.values;
         let mut duplicate = None;
-        self.scan.feed(piece, |member: Member| {
+        let fed = self.scan.feed(piece, |member: Member| {
             if values[member.name].replace(member.value).is_some() {
                 duplicate.get_or_insert(WATCHED[member.name]);
             }
-        })?;
-        duplicate.map_or(Ok(()), |name| Err(ScanError::DuplicateMember(name)))
+        });
+        // It stood before whatever else is wrong with this piece, and might have come in one of its own.
+        match duplicate {
+            Some(name) => Err(ScanError::DuplicateMember(name)),
+            None => Ok(fed?),
+        }
     }
 
     /// Ends the scan; `body` is all that was fed.

@@ -89,7 +89,7 @@ impl FramingFields {
 }
 
 /// A number in decimal digits and nothing else; `None` if it is not one, or not below 2^64.
-fn decimal(value: &[u8]) -> Option<u64> {
+pub(super) fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }

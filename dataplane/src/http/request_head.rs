@@ -84,6 +84,8 @@ pub struct RequestHead {
     pub http_1_0: bool,
     /// How the body is framed; never `UntilClose`.
     pub framing: BodyFraming,
+    /// The value of Content-Length; empty where there is none.
+    pub(super) length_digits: Span,
     /// Whether the client will send another request on this connection.
     pub persist: Persist,
     /// True if the client waits for `100 Continue` before it sends a body.
@@ -185,6 +187,7 @@ struct Gathered<'a> {
     head: &'a [u8],
     host: Option<&'a [u8]>,
     framing: FramingFields,
+    length_digits: Span,
     connection: ConnectionOptions,
     expect_continue: bool,
     credential: Option<Credential>,
@@ -199,6 +202,7 @@ impl<'a> Gathered<'a> {
             head,
             host: None,
             framing: FramingFields::default(),
+            length_digits: Span::default(),
             connection: ConnectionOptions::default(),
             expect_continue: false,
             credential: None,
@@ -222,7 +226,10 @@ impl<'a> Gathered<'a> {
             10 if is("connection") => self.connection.add(value),
             12 if is("content-type") => set_once(&mut self.content_type, span, "content-type")?,
             13 if is("authorization") => return self.authorization(span),
-            14 if is("content-length") => return self.framing.content_length(value),
+            14 if is("content-length") => {
+                self.length_digits = span;
+                return self.framing.content_length(value);
+            }
             15 if is("idempotency-key") => set_once(&mut self.idempotency_key, span, "idempotency-key")?,
             17 if is("transfer-encoding") => return self.framing.transfer_encoding(value),
             _ => {}
@@ -274,6 +281,7 @@ impl<'a> Gathered<'a> {
             query: target.query,
             http_1_0,
             framing,
+            length_digits: self.length_digits,
             persist: self.connection.persist(http_1_0),
             // An HTTP/1.0 client cannot read a 100, and one without a body waits for nothing (RFC 9110
             // §10.1.1).

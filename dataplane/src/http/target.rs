@@ -73,12 +73,11 @@ pub(super) fn check_host(host: &[u8]) -> Result<(), HeadError> {
 /// True for nothing, and for a colon with a number below 65536.
 fn is_port(bytes: &[u8]) -> bool {
     let Some((colon, digits)) = bytes.split_first() else { return true };
-    let number =
-        digits.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit.wrapping_sub(b'0') & 0xf));
+    // Judged before it is read: a longer number would not fit.
     *colon == b':'
         && (1..=5).contains(&digits.len())
         && digits.iter().all(u8::is_ascii_digit)
-        && number <= u32::from(u16::MAX)
+        && digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')) <= u32::from(u16::MAX)
 }
 
 #[cfg(test)]
@@ -146,8 +145,29 @@ mod tests {
             assert_eq!(check_host(host.as_bytes()), Ok(()), "{host}");
         }
         let refused = [
-            "", ":80", "a:", "a:b", "a:65536", "a:000080", "a b", "a,b", "a/b", "a@b", "u:p@a", "[::1", "[]",
-            "[::1]80", "[g]", "a:80:80", "a?b", "a#b", "http://a", "\u{e4}", "a%00",
+            "",
+            ":80",
+            "a:",
+            "a:b",
+            "a:65536",
+            "a:000080",
+            "a b",
+            "a,b",
+            "a/b",
+            "a@b",
+            "u:p@a",
+            "[::1",
+            "[]",
+            "[::1]80",
+            "[g]",
+            "a:80:80",
+            "a?b",
+            "a#b",
+            "http://a",
+            "\u{e4}",
+            "a%00",
+            "a:99999999999",
+            "a: api.example",
         ];
         for host in refused {
             assert_eq!(check_host(host.as_bytes()), Err(HeadError::Host), "{host}");

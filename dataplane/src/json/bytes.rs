@@ -49,7 +49,7 @@ pub(super) fn string_end(bytes: &[u8], escaped: &mut bool) -> Option<usize> {
     loop {
         let quote = find_quote(&bytes[from..]).map(|offset| from + offset);
         let inside = &bytes[from..quote.unwrap_or(bytes.len())];
-        let odd = inside.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1;
+        let odd = inside.last() == Some(&b'\\') && backslashes_at_end(inside) % 2 == 1;
         match quote {
             Some(quote) if !odd => return Some(quote + 1),
             Some(quote) => from = quote + 1,
@@ -59,6 +59,10 @@ pub(super) fn string_end(bytes: &[u8], escaped: &mut bool) -> Option<usize> {
             }
         }
     }
+}
+
+fn backslashes_at_end(bytes: &[u8]) -> usize {
+    bytes.iter().rev().take_while(|&&byte| byte == b'\\').count()
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use wire::id::{BootId, NodeId};
 
 use super::pool::ended;
 use super::{
-    ALIVE_WORD, EVENT_WORDS, MAGIC, OPEN, PAGE_BYTES, SETTLED, SLOT_BYTES, SLOT_WORDS, VERSION,
-    kernel_boot_id,
+    ADMITTED_WORD, ALIVE_WORD, EVENT_WORDS, MAGIC, OPEN, PAGE_BYTES, SETTLED, SLOT_BYTES, SLOT_WORDS,
+    VERSION, kernel_boot_id,
 };
 
 /// What one process left.
@@ -46,6 +46,24 @@ pub fn leftovers(dir: &Path, node: NodeId, is_gone: impl Fn(BootId) -> bool) -> 
         }
     }
     Ok(found)
+}
+
+/// How many exchanges each worker of `node`'s process `boot` admitted; `None` where its slots are gone, or
+/// are of before the machine's last start.
+pub fn admitted(dir: &Path, node: NodeId, boot: BootId) -> io::Result<Option<Vec<u64>>> {
+    let bytes = match fs::read(dir.join(format!("{boot}.slots"))) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().copied().map(u64::from_le_bytes).collect();
+    let [MAGIC, VERSION, of, is, high, low, _, workers, ..] = words[..] else { return Ok(None) };
+    if of != node.0 || is != boot.0 || (high, low) != kernel_boot_id()? {
+        return Ok(None);
+    }
+    let lines = words.get(PAGE_BYTES / 8..).unwrap_or_default().as_chunks::<SLOT_WORDS>().0;
+    let workers = usize::try_from(workers).unwrap_or(usize::MAX);
+    Ok(Some(lines.iter().take(workers).map(|line| line[ADMITTED_WORD]).collect()))
 }
 
 fn read(path: &Path, node: NodeId) -> io::Result<Option<Leftover>> {

@@ -24,6 +24,7 @@ pub struct Counters {
     pub(super) bytes: AtomicU64,
     pub(super) disk_errors: AtomicU64,
     pub(super) full: AtomicBool,
+    pub(super) opening: AtomicBool,
     pub(super) connected: AtomicBool,
 }
 
@@ -66,6 +67,8 @@ pub struct Figures {
     pub disk_errors: u64,
     /// Whether events can't be written now: new requests are to be refused.
     pub full: bool,
+    /// Whether what earlier processes left is still to be taken over; no event is written before.
+    pub opening: bool,
     /// Whether the control plane takes batches.
     pub connected: bool,
 }
@@ -94,6 +97,7 @@ impl Counters {
             bytes: self.bytes.load(Relaxed),
             disk_errors: self.disk_errors.load(Relaxed),
             full: self.full.load(Relaxed),
+            opening: self.opening.load(Relaxed),
             connected: self.connected.load(Relaxed),
         }
     }

@@ -8,7 +8,7 @@
 //!   * `acked <= sealed <= synced <= appended`
 //!   * batch numbers are contiguous from 1; `acked` moves over whole ranges only, in order
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 use wire::id::{BatchSeq, Position};
@@ -31,8 +31,10 @@ pub struct Ledger {
     acked: Position,
     last_sealed: BatchSeq,
     last_acked: BatchSeq,
-    /// Acknowledged ahead of an older batch; at most as many as are in flight.
+    /// Acknowledged ahead of an older batch: as many as fresh ones were stored while a backlog drains.
     ahead: BTreeMap<BatchSeq, Position>,
+    /// Those of them that are not noted on the disk.
+    unwritten_ahead: BTreeSet<BatchSeq>,
     /// Ranges with events of several days, as (first, last) of their batches: midnights that are not acked
     /// yet.
     split: Vec<(BatchSeq, BatchSeq)>,
@@ -49,6 +51,22 @@ impl Ledger {
     #[must_use]
     pub fn acked(&self) -> Position {
         self.acked
+    }
+
+    /// The newest batch up to which all are acknowledged.
+    #[must_use]
+    pub fn last_acked(&self) -> BatchSeq {
+        self.last_acked
+    }
+
+    /// Batches that were acknowledged ahead of an older one, and are not noted on the disk.
+    pub fn unwritten_ahead(&self) -> impl Iterator<Item = BatchSeq> {
+        self.unwritten_ahead.iter().copied()
+    }
+
+    /// They are written.
+    pub fn write_ahead(&mut self) {
+        self.unwritten_ahead.clear();
     }
 
     /// Behind the last event that is in a batch.
@@ -88,13 +106,21 @@ impl Ledger {
         }
     }
 
+    /// Whether a batch is sealed, with these events, and not acknowledged yet.
+    #[must_use]
+    pub fn is_waiting(&self, seal: &Seal) -> bool {
+        let is_sealed = seal.batch <= self.last_sealed && seal.last < self.sealed;
+        is_sealed && seal.batch > self.last_acked && !self.ahead.contains_key(&seal.batch)
+    }
+
     /// A batch is stored.
     pub fn ack(&mut self, seal: &Seal) -> Result<(), LedgerError> {
         let batch = seal.batch;
-        if batch <= self.last_acked || batch > self.last_sealed || self.ahead.contains_key(&batch) {
+        if !self.is_waiting(seal) {
             return Err(LedgerError::NotWaiting(batch));
         }
         self.ahead.insert(batch, Position(seal.last.0 + 1));
+        self.unwritten_ahead.insert(batch);
         while let Some(end) = self.ahead.remove(&BatchSeq(self.last_acked.0 + 1)) {
             self.last_acked.0 += 1;
             let at = self.last_acked;
@@ -104,6 +130,7 @@ impl Ledger {
                 self.acked = end;
             }
         }
+        self.unwritten_ahead = self.unwritten_ahead.split_off(&BatchSeq(self.last_acked.0 + 1));
         assert!(self.acked <= self.sealed, "what is acked was sealed");
         Ok(())
     }
@@ -163,6 +190,8 @@ mod tests {
         for batch in [0, 1, 3, 5] {
             assert_eq!(ledger.ack(&seal(batch, 0, 9)), Err(LedgerError::NotWaiting(BatchSeq(batch))));
         }
+        // A batch of that number was sealed, of fewer events.
+        assert_eq!(ledger.ack(&seal(4, 20, 30)), Err(LedgerError::NotWaiting(BatchSeq(4))));
     }
 
     #[test]

@@ -3,25 +3,27 @@
 //!
 //! A range's events stand before its seals, so one pass forward is enough. A batch read twice has the same
 //! bytes, which is what makes a resend the same batch. Records that were written anew after an error of the
-//! disk appear twice; there is one event for each position, and a seal whose number has been passed is
-//! skipped.
+//! disk appear twice: there is one event for each position, a seal whose number has been passed is skipped,
+//! and one whose events are not all there waits for its copy.
 //!
 //! Where damage took a seal, the events between its neighbours' ranges are its batch, if there are as many
 //! days among them as seals missing. Else they are counted as lost: it is not known whether they were stored
 //! under that number.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use wire::event::UsageEvent;
+use wire::event::{EVENT_BYTES, UsageEvent};
 use wire::id::{BatchSeq, Position};
 use wire::record::{self, Record, SEGMENT_HEADER_BYTES, Seal, Step};
 use wire::segment_scan::{SegmentName, next_record};
 
+use super::host::{Host, HostFile, Os};
 use super::segment::list;
+use unsealed::Unsealed;
+
+mod unsealed;
 
 /// How much is read at first; doubled while no seal is in it.
 const WINDOW_BYTES: usize = 256 * 1024;
@@ -55,12 +57,15 @@ pub(super) struct Batch {
 }
 
 #[derive(Debug)]
-pub(super) struct BatchReader {
-    dir: PathBuf,
-    window: Option<Window>,
+pub(super) struct BatchReader<H: Host = Os> {
+    pub(super) host: H,
+    pub(super) dir: PathBuf,
+    window: Option<Window<H>>,
     /// Events whose seal has not come by.
-    events: BTreeMap<Position, UsageEvent>,
+    events: Unsealed,
     ready: VecDeque<Batch>,
+    /// Seals that have come by, of batches that are not ready.
+    short: VecDeque<Seal>,
     /// The first position of the range that is being passed, and where its events begin.
     range: Option<Position>,
     range_from: Option<Cursor>,
@@ -68,9 +73,9 @@ pub(super) struct BatchReader {
 }
 
 #[derive(Debug)]
-struct Window {
+struct Window<H: Host> {
     name: SegmentName,
-    file: File,
+    file: H::File,
     base: u64,
     bytes: Vec<u8>,
     at: usize,
@@ -78,13 +83,21 @@ struct Window {
     is_to_end: bool,
 }
 
-impl BatchReader {
-    pub(super) fn new(dir: PathBuf) -> Self {
+impl Cursor {
+    pub(super) fn new(name: SegmentName, offset: u64) -> Self {
+        Self { name, offset }
+    }
+}
+
+impl<H: Host> BatchReader<H> {
+    pub(super) fn new(host: H, dir: PathBuf) -> Self {
         Self {
+            host,
             dir,
             window: None,
-            events: BTreeMap::new(),
+            events: Unsealed::default(),
             ready: VecDeque::new(),
+            short: VecDeque::new(),
             range: None,
             range_from: None,
             after_seal: None,
@@ -93,14 +106,18 @@ impl BatchReader {
 
     /// A second reader of the same spool.
     pub(super) fn beside(&self) -> Self {
-        Self::new(self.dir.clone())
+        Self::new(self.host.clone(), self.dir.clone())
     }
 
-    /// Goes back to where a batch was read.
+    /// Goes back to where a batch was read. Where that segment is gone, only what was stored was in it: the
+    /// batch begins in the one behind it.
     pub(super) fn seek(&mut self, cursor: Option<Cursor>) -> io::Result<()> {
-        *self = Self::new(std::mem::take(&mut self.dir));
+        *self = self.beside();
         if let Some(cursor) = cursor {
-            self.window = Some(Window::open(&self.dir, cursor.name, cursor.offset)?);
+            self.window = match Window::open(&self.host, &self.dir, cursor.name, cursor.offset) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.window_behind(cursor.name)?,
+                window => Some(window?),
+            };
         }
         self.range_from = cursor;
         self.after_seal = cursor;
@@ -121,12 +138,13 @@ impl BatchReader {
         }
         while let Some((position, record)) = self.step()? {
             match record {
-                Record::Event(event) => {
-                    self.events.insert(position, event);
-                }
+                Record::Event(event) => self.events.push(position, event),
                 Record::Seal(seal) if self.see(seal, batch) => break,
                 _ => {}
             }
+        }
+        if self.ready.is_empty() {
+            self.give(true);
         }
         if self.ready.is_empty() {
             self.infer(batch, BatchSeq(sealed.last.0 + 1), |position, _| position < sealed.end);
@@ -136,6 +154,10 @@ impl BatchReader {
 
     /// Comes by a seal; says whether the batch that is wanted is ready.
     fn see(&mut self, seal: Seal, wanted: BatchSeq) -> bool {
+        let of_range = |at, day| (seal.first..=seal.last).contains(&at) && day == seal.day;
+        if self.short.front().is_some_and(|short| short.first < seal.first) {
+            self.give(true);
+        }
         if self.range.is_none_or(|range| range < seal.first) {
             self.range = Some(seal.first);
             self.range_from = self.after_seal;
@@ -143,33 +165,49 @@ impl BatchReader {
         if self.range == Some(seal.first) {
             self.after_seal = self.window.as_ref().map(Window::cursor);
         }
-        if seal.batch > wanted {
+        let next = self.short.back().map(|short| short.batch);
+        let next = next.or(self.ready.back().map(|ready| ready.seal.batch));
+        let next = next.map_or(wanted, |last| BatchSeq(last.0 + 1).max(wanted));
+        if seal.batch > next {
+            self.give(true);
             // The seals of a range are in the order of their days.
             let is_before = |at, day| at < seal.first || (at <= seal.last && day < seal.day);
-            self.infer(wanted, seal.batch, is_before);
+            self.infer(next, seal.batch, is_before);
         }
-        let events = self.take(|at, day| (seal.first..=seal.last).contains(&at) && day == seal.day);
-        if seal.batch >= wanted {
-            self.ready.push_back(self.batch(seal, &events));
+        if seal.batch >= next {
+            self.short.push_back(seal);
+        } else if !self.short.contains(&seal) {
+            self.events.take(of_range);
         }
-        self.events = self.events.split_off(&seal.first);
-        seal.batch >= wanted
+        self.give(false);
+        if self.short.is_empty() {
+            self.events.forget_before(seal.first);
+        }
+        self.ready.front().is_some_and(|ready| ready.seal.batch >= wanted)
     }
 
-    fn take(&mut self, is_taken: impl Fn(Position, u32) -> bool) -> Vec<(Position, UsageEvent)> {
-        self.events.extract_if(.., |position, event| is_taken(*position, event.day())).collect()
+    /// Makes batches of the seals that have come by. One whose events are not all there waits for its copy:
+    /// after an error of the disk the same records were written anew, and only those are known to be whole.
+    fn give(&mut self, at_once: bool) {
+        while let Some(seal) = self.short.front().copied() {
+            if !at_once && self.events.count(&seal) < seal.count as usize {
+                return;
+            }
+            let events = self.events.take_encoded(&seal);
+            self.ready.push_back(self.batch(seal, events));
+            self.short.pop_front();
+        }
     }
 
-    fn batch(&self, seal: Seal, events: &[(Position, UsageEvent)]) -> Batch {
-        let bytes: Vec<u8> = events.iter().flat_map(|(_, event)| event.encode()).collect();
-        let lost = u64::from(seal.count).saturating_sub(events.len() as u64);
-        Batch { seal, events: bytes, lost, cursor: self.range_from }
+    fn batch(&self, seal: Seal, events: Vec<u8>) -> Batch {
+        let lost = u64::from(seal.count).saturating_sub((events.len() / EVENT_BYTES) as u64);
+        Batch { seal, events, lost, cursor: self.range_from }
     }
 
     /// Makes the batches `from..to`, whose seals are gone, of those events that must have been in them.
     fn infer(&mut self, from: BatchSeq, to: BatchSeq, is_taken: impl Fn(Position, u32) -> bool) {
         let mut days: BTreeMap<u32, Vec<(Position, UsageEvent)>> = BTreeMap::new();
-        for (position, event) in self.take(is_taken) {
+        for (position, event) in self.events.take(is_taken) {
             days.entry(event.day()).or_default().push((position, event));
         }
         let is_clear = days.len() as u64 == to.0 - from.0;
@@ -181,7 +219,8 @@ impl BatchReader {
                     let at = |end: Option<&(Position, _)>| end.map_or(Position(0), |(position, _)| *position);
                     let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
                     let (first, last) = (at(events.first()), at(events.last()));
-                    self.batch(Seal { batch, first, last, day, count }, &events)
+                    let bytes = events.iter().flat_map(|(_, event)| event.encode()).collect();
+                    self.batch(Seal { batch, first, last, day, count }, bytes)
                 }
                 _ => {
                     let seal = Seal { batch, first: Position(0), last: Position(0), day: 0, count: 0 };
@@ -193,28 +232,41 @@ impl BatchReader {
     }
 
     /// The next record, across damage and segments; `None` at the end of what was written.
-    fn step(&mut self) -> io::Result<Option<(Position, Record)>> {
+    pub(super) fn step(&mut self) -> io::Result<Option<(Position, Record)>> {
         loop {
-            let Some(window) = &mut self.window else {
-                let Some(first) = list(&self.dir)?.first().copied() else { return Ok(None) };
-                self.window = Some(Window::open(&self.dir, first, SEGMENT_HEADER_BYTES as u64)?);
-                continue;
+            let behind = match &mut self.window {
+                Some(window) => {
+                    if let Some(found) = window.step()? {
+                        return Ok(Some(found));
+                    }
+                    let name = window.name;
+                    self.window_behind(name)?
+                }
+                None => self.first_window()?,
             };
-            if let Some(found) = window.step()? {
-                return Ok(Some(found));
-            }
-            let name = window.name;
-            let Some(next) = list(&self.dir)?.into_iter().find(|other| *other > name) else {
-                return Ok(None);
-            };
-            self.window = Some(Window::open(&self.dir, next, SEGMENT_HEADER_BYTES as u64)?);
+            let Some(window) = behind else { return Ok(None) };
+            self.window = Some(window);
         }
+    }
+
+    fn first_window(&self) -> io::Result<Option<Window<H>>> {
+        let names = list(&self.host, &self.dir)?;
+        names.first().map(|name| self.window_at(*name)).transpose()
+    }
+
+    fn window_behind(&self, name: SegmentName) -> io::Result<Option<Window<H>>> {
+        let next = list(&self.host, &self.dir)?.into_iter().find(|other| *other > name);
+        next.map(|name| self.window_at(name)).transpose()
+    }
+
+    fn window_at(&self, name: SegmentName) -> io::Result<Window<H>> {
+        Window::open(&self.host, &self.dir, name, SEGMENT_HEADER_BYTES as u64)
     }
 }
 
-impl Window {
-    fn open(dir: &std::path::Path, name: SegmentName, offset: u64) -> io::Result<Self> {
-        let file = File::open(dir.join(name.to_string()))?;
+impl<H: Host> Window<H> {
+    fn open(host: &H, dir: &Path, name: SegmentName, offset: u64) -> io::Result<Self> {
+        let file = host.open(&dir.join(name.to_string()))?;
         let mut this = Self { name, file, base: offset, bytes: Vec::new(), at: 0, len: 0, is_to_end: false };
         this.refill(WINDOW_BYTES)?;
         Ok(this)

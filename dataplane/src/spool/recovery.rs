@@ -1,40 +1,55 @@
 //! What a scan of a spool finds, and the taking over of events that no batch has.
 //!
-//! Each start holds `start.lock` for as long as this takes. A spool whose own `lock` is free belongs to a
-//! process that is gone, and so do the slots of that process: there is one lock for both. Then, in this
-//! order, so that a crash between any two steps neither loses nor doubles an event:
+//! Each start holds `start.lock` for as long as this takes (`opening.rs` does the steps). A spool whose own
+//! `lock` is free belongs to a process that is gone, and so do the slots of that process: there is one lock
+//! for both. Then, in this order, so that a crash between any two steps neither loses nor doubles an event:
 //!
 //!   1. events never sealed, and used slots, are appended to the new process's spool and synced;
 //!      one event for each (boot, seq), and none that any other spool has already
 //!   2. an `Adopted` record is synced in each spool that such events came from
 //!   3. the slots files are removed
-//!   4. shipping begins: before, none of those events could have left under the new process's number
+//!   4. the new process's own batches are shipped: before, none of those events could have left under its
+//!      number
 //!
 //! After a crash before 2 the next start finds the same events in both spools, and takes them once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use wire::event::UsageEvent;
 use wire::id::{BatchSeq, BootId, EventSeq, NodeId, Position};
 use wire::record::{Record, Seal, SegmentHeader};
-use wire::segment_scan::{Found, Scan};
+use wire::segment_scan::{Found, Scan, SegmentName};
 
-use super::figures::add;
+use super::host::{Host, HostFile};
 use super::old::OldSpool;
 use super::reader::Sealed;
 use super::segment::list;
-use super::thread::SpoolThread;
 use crate::slots::adopt::{Leftover, leftovers};
+
+/// A batch without an ack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waiting {
+    /// How many events it has; 0 where its seal is gone.
+    pub(super) count: u32,
+    first: Position,
+}
+
+/// One segment of a spool that is not written any more.
+#[derive(Debug)]
+pub(super) struct OldFile {
+    pub(super) name: SegmentName,
+    /// Behind the last event in it.
+    pub(super) end: Position,
+    bytes: u64,
+}
 
 /// What one spool holds.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
-    /// Batches without an ack, and how many events each has.
-    pub(super) unacked: BTreeMap<BatchSeq, u32>,
+    /// Batches without an ack.
+    pub(super) unacked: BTreeMap<BatchSeq, Waiting>,
     pub(super) sealed: Sealed,
     /// Behind the last event.
     pub(super) next: Position,
@@ -42,12 +57,19 @@ pub(super) struct Contents {
     pub(super) acked_ms: u64,
     /// Written, in no batch, and not taken over yet.
     unsealed: BTreeMap<Position, UsageEvent>,
+    /// In the newest range that was sealed, on a day whose seal has not come by.
+    range: BTreeMap<Position, UsageEvent>,
+    /// Those of them that were taken over by the process that wrote the `Adopted` record.
+    taken_over: BTreeSet<Position>,
     /// Positions behind the batches that damage took.
     pub(super) lost: u64,
     pub(super) damaged_bytes: u64,
-    pub(super) segments: u64,
-    pub(super) bytes: u64,
+    pub(super) files: VecDeque<OldFile>,
+    /// What was added since.
+    pub(super) annexes_bytes: u64,
     acked: BTreeSet<BatchSeq>,
+    acked_to: BatchSeq,
+    begin: Position,
     first_sealed: Option<BatchSeq>,
     adopted_to: Position,
 }
@@ -71,31 +93,41 @@ type Event = (BootId, EventSeq);
 
 impl Contents {
     /// Scans the spool in `dir`. `None` where it is another node's. Damage is copied to `set_aside`.
-    fn read(dir: &Path, node: NodeId, set_aside: &Path) -> io::Result<Option<Self>> {
+    fn read(host: &impl Host, dir: &Path, node: NodeId, set_aside: &Path) -> io::Result<Option<Self>> {
         let mut this = Self::default();
         let mut bytes = Vec::new();
-        for name in list(dir)? {
-            let path = dir.join(name.to_string());
-            if read_into(&mut bytes, &path).is_err() {
-                this.damaged_bytes += fs::metadata(&path).map_or(0, |file| file.len());
+        let names = list(host, dir)?;
+        // What came before was stored, and is deleted. One without a byte was being deleted, or made.
+        let mut begin = None;
+        let last = names.last().map_or(Position(0), |name| name.first);
+        for name in names {
+            if let Err(e) = read_into(host, &mut bytes, &dir.join(name.to_string())) {
+                if e.kind() != io::ErrorKind::IsADirectory {
+                    begin.get_or_insert(name.first);
+                    this.damaged_bytes += bytes.len() as u64;
+                }
                 continue;
             }
             if SegmentHeader::decode(&bytes).is_ok_and(|header| header.node != node) {
                 return Ok(None);
             }
-            this.segments += 1;
-            this.bytes += bytes.len() as u64;
+            if !bytes.is_empty() {
+                begin.get_or_insert(name.first);
+            }
             this.next = this.next.max(name.first);
             for found in Scan::new(&bytes) {
                 if let Found::Damage { from, to } = found {
                     let spool = dir.file_name().unwrap_or_default().to_string_lossy();
+                    let path = set_aside.join(format!("{spool}-{name}-{from:08x}.bad"));
                     // For a person to look at; that it can't be kept is no reason not to start.
-                    let _ =
-                        fs::write(set_aside.join(format!("{spool}-{name}-{from:08x}.bad")), &bytes[from..to]);
+                    let _ = host.create(&path).and_then(|file| file.write_at(&bytes[from..to], 0));
                 }
                 this.see(&found);
             }
+            keep(host, &dir.join(name.to_string()), &bytes, this.next >= last)?;
+            this.files.push_back(OldFile { name, end: this.next, bytes: bytes.len() as u64 });
         }
+        this.begin = begin.unwrap_or(last);
         this.close();
         Ok(Some(this))
     }
@@ -120,33 +152,56 @@ impl Contents {
                 self.acked.insert(*batch);
                 self.acked_ms = self.acked_ms.max(*acked_ms);
             }
+            Record::AckedTo { batch, acked_ms } => {
+                self.acked_to = self.acked_to.max(*batch);
+                self.acked_ms = self.acked_ms.max(*acked_ms);
+            }
             Record::Adopted { .. } => self.adopted_to = self.adopted_to.max(position),
             Record::Unknown(_) => {}
         }
     }
 
     fn see_seal(&mut self, seal: &Seal) {
-        self.unacked.insert(seal.batch, seal.count);
+        self.unacked.insert(seal.batch, Waiting { count: seal.count, first: seal.first });
         self.first_sealed = Some(self.first_sealed.map_or(seal.batch, |first| first.min(seal.batch)));
         self.sealed.last = self.sealed.last.max(seal.batch);
-        self.sealed.end = self.sealed.end.max(Position(seal.last.0.saturating_add(1)));
-        // One that damage left without a seal is before this one's end, too: its batch was numbered and may
-        // be stored.
-        self.unsealed = self.unsealed.split_off(&self.sealed.end);
+        let end = Position(seal.last.0.saturating_add(1));
+        if end > self.sealed.end {
+            self.sealed.end = end;
+            // One that damage left without a seal is before this one's end, too: its batch was numbered and
+            // may be stored.
+            let rest = self.unsealed.split_off(&end);
+            let events = std::mem::replace(&mut self.unsealed, rest).split_off(&seal.first);
+            self.range = events;
+        }
+        if end == self.sealed.end {
+            self.range.retain(|_, event| event.day() != seal.day);
+        }
     }
 
     fn close(&mut self) {
         // A segment that was written anew has its events again, behind their seal.
-        self.unsealed = self.unsealed.split_off(&self.sealed.end.max(self.adopted_to));
+        let open_from = self.sealed.end.max(self.adopted_to).max(self.begin);
+        self.unsealed = self.unsealed.split_off(&open_from);
+        self.lost = self.next.0.saturating_sub(open_from.0).saturating_sub(self.unsealed.len() as u64);
+        // Seals of one range are synced together, before the first of them is sent.
+        let mut taken_over = std::mem::take(&mut self.range);
+        self.unsealed.append(&mut taken_over.split_off(&self.adopted_to));
+        self.taken_over = taken_over.into_keys().collect();
         if let Some(first) = self.first_sealed {
             for batch in (first.0..self.sealed.last.0).map(BatchSeq) {
                 self.unacked.entry(batch).or_default();
             }
         }
-        self.unacked.retain(|batch, _| !self.acked.contains(batch));
-        let open_from = self.sealed.end.max(self.adopted_to);
-        self.lost = self.next.0.saturating_sub(open_from.0).saturating_sub(self.unsealed.len() as u64);
+        self.unacked.retain(|batch, _| *batch > self.acked_to && !self.acked.contains(batch));
         self.acked = self.acked.split_off(self.unacked.keys().next().unwrap_or(&BatchSeq(u64::MAX)));
+    }
+
+    /// Whether the event at a position is in a batch.
+    fn is_batched(&self, position: Position) -> bool {
+        position < self.sealed.end
+            && !self.unsealed.contains_key(&position)
+            && !self.taken_over.contains(&position)
     }
 
     /// Whether an `Adopted` record has to say that what is in no batch is settled.
@@ -158,6 +213,20 @@ impl Contents {
         self.next == Position(0) && self.sealed.last == BatchSeq(0) && self.damaged_bytes == 0
     }
 
+    /// Behind the last event before which all is stored; `is_taken_over` says that what is in no batch lives
+    /// on elsewhere.
+    pub(super) fn acked_end(&self, is_taken_over: bool) -> Position {
+        let sealed = self.unacked.first_key_value().map_or(self.sealed.end, |(_, waiting)| waiting.first);
+        let unsealed = self.unsealed.keys().next().filter(|_| !is_taken_over);
+        unsealed.map_or(sealed, |unsealed| sealed.min(*unsealed))
+    }
+
+    /// How many segments there are, and what they take of the disk.
+    pub(super) fn size(&self) -> (u64, u64) {
+        let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
+        (self.files.len() as u64, bytes + self.annexes_bytes)
+    }
+
     /// Acknowledged batches behind the first that is not.
     pub(super) fn acked_ahead(&self) -> BTreeSet<BatchSeq> {
         self.acked.clone()
@@ -167,18 +236,21 @@ impl Contents {
 /// Finds the spools of processes that are gone, locks them, and says what of them is to be taken over.
 ///
 /// The caller holds `start.lock`.
-pub(super) fn find(places: Places<'_>, node: NodeId, own: BootId) -> io::Result<(Vec<OldSpool>, Adoption)> {
-    let all = spool_dirs(places.spools)?;
+pub(super) fn find<H: Host>(
+    host: &H,
+    places: Places<'_>,
+    (node, own): (NodeId, BootId),
+) -> io::Result<(Vec<OldSpool<H>>, Adoption)> {
+    let all = spool_dirs(host, places.spools)?;
     let mut old = Vec::new();
     for (spool, dir) in all.iter().filter(|(spool, _)| **spool != own) {
-        let lock = File::create(dir.join("lock"))?;
-        if lock.try_lock().is_ok()
-            && let Some(contents) = Contents::read(dir, node, places.set_aside)?
+        if let Some(lock) = host.lock(&dir.join("lock"))?
+            && let Some(contents) = Contents::read(host, dir, node, places.set_aside)?
         {
-            old.push(OldSpool::new(*spool, dir.clone(), node, lock, contents));
+            old.push(OldSpool::new(host.clone(), (*spool, dir.clone()), node, lock, contents));
         }
     }
-    let is_gone = |boot| boot != own && old.iter().any(|o| o.spool == boot) || !all.contains_key(&boot);
+    let is_gone = |boot| boot != own && (old.iter().any(|o| o.spool == boot) || !all.contains_key(&boot));
     let leftovers = leftovers(places.runtime, node, is_gone)?;
 
     let mut wanted: HashMap<Event, UsageEvent> = HashMap::new();
@@ -192,9 +264,12 @@ pub(super) fn find(places: Places<'_>, node: NodeId, own: BootId) -> io::Result<
         for (spool, dir) in all.iter().filter(|(spool, _)| **spool != own) {
             // A living process looks after all that its spool has; of one that is gone only the batches stay
             // there.
-            let gone = old.iter().find(|o| o.spool == *spool);
-            let end = gone.map_or(Position(u64::MAX), |o| o.contents.sealed.end);
-            strike_out(dir, end, &mut wanted)?;
+            let gone = old.iter_mut().find(|o| o.spool == *spool);
+            let is_kept = |position| gone.as_ref().is_none_or(|o| o.contents.is_batched(position));
+            let found = strike_out(host, dir, is_kept, &mut wanted)?;
+            if let Some(gone) = gone {
+                gone.witness = found;
+            }
         }
     }
     let mut events: Vec<UsageEvent> = wanted.into_values().collect();
@@ -204,72 +279,80 @@ pub(super) fn find(places: Places<'_>, node: NodeId, own: BootId) -> io::Result<
 
 /// Reads a file into a buffer that is used again: fresh memory for each segment would cost more than reading
 /// it.
-fn read_into(bytes: &mut Vec<u8>, path: &Path) -> io::Result<()> {
+fn read_into(host: &impl Host, bytes: &mut Vec<u8>, path: &Path) -> io::Result<()> {
     bytes.clear();
-    File::open(path)?.read_to_end(bytes).map(|_| ())
+    let file = host.open(path)?;
+    bytes.resize(usize::try_from(file.size()?).unwrap_or(usize::MAX), 0);
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(())
+}
+
+/// Waits until what was read of a file is on the disk: a killed process may have written a seal and not
+/// synced it, and it is going to be sent.
+///
+/// Its sync may have failed before it was killed, so that another one alone would prove nothing: where
+/// `is_in_doubt` the bytes are written anew. That is where a segment reaches the place at which the last one
+/// begins. Before, the process had left it for one that it made when the disk had all of this one, or for one
+/// with a copy of what the disk may not have; and a copy is no sooner left than it is on the disk itself.
+fn keep(host: &impl Host, path: &Path, bytes: &[u8], is_in_doubt: bool) -> io::Result<()> {
+    let file = host.create(path)?;
+    if is_in_doubt {
+        file.write_at(bytes, 0)?;
+    }
+    file.sync()
 }
 
 /// Deletes spools that never had an event: what starts left that failed, on a full disk for instance.
-pub(super) fn delete_unused(old: &mut Vec<OldSpool>) -> io::Result<()> {
-    let (unused, used) = std::mem::take(old).into_iter().partition(|old: &OldSpool| old.contents.is_unused());
+pub(super) fn delete_unused<H: Host>(old: &mut Vec<OldSpool<H>>) -> io::Result<()> {
+    let (unused, used): (Vec<OldSpool<H>>, _) =
+        std::mem::take(old).into_iter().partition(|old| old.contents.is_unused());
     *old = used;
     unused.iter().try_for_each(OldSpool::delete)
 }
 
-/// Does the steps 1 to 3. Shipping has not begun.
-pub(super) fn take_over(thread: &mut SpoolThread, adoption: &Adoption) -> io::Result<()> {
-    thread.append_adopted(&adoption.events)?;
-    let shared = Arc::clone(&thread.shared);
-    let counters = &shared.counters;
-    add(&counters.adopted, adoption.events.len() as u64);
-    add(&counters.pending, adoption.events.len() as u64);
-    let by = thread.spool;
-    for old in &mut thread.old {
-        let found: u64 = old.contents.unacked.values().map(|count| u64::from(*count)).sum();
-        add(&counters.found, found + old.contents.lost);
-        add(&counters.pending, found);
-        add(&counters.lost, old.contents.lost);
-        add(&counters.damaged, old.contents.damaged_bytes);
-        if old.contents.has_unsealed() {
-            old.adopted(by)?;
-        }
-    }
-    for leftover in &adoption.leftovers {
-        add(&counters.found, leftover.unreadable);
-        add(&counters.lost, leftover.unreadable);
-        fs::remove_file(&leftover.path)?;
-    }
-    Ok(())
-}
-
-/// Takes out of `wanted` what the spool in `dir` has before `end`.
-fn strike_out(dir: &Path, end: Position, wanted: &mut HashMap<Event, UsageEvent>) -> io::Result<()> {
+/// Takes out of `wanted` what the spool in `dir` keeps; gives the position of the first of it.
+fn strike_out(
+    host: &impl Host,
+    dir: &Path,
+    is_kept: impl Fn(Position) -> bool,
+    wanted: &mut HashMap<Event, UsageEvent>,
+) -> io::Result<Option<Position>> {
+    let mut first = None;
     let mut bytes = Vec::new();
-    for name in list(dir)? {
+    for name in list(host, dir)? {
         // A living process may just have deleted it; one that can't be read was counted as damage.
-        if read_into(&mut bytes, &dir.join(name.to_string())).is_err() {
+        if read_into(host, &mut bytes, &dir.join(name.to_string())).is_err() {
             continue;
         }
         for found in Scan::new(&bytes) {
             if let Found::Record { position, record: Record::Event(event), .. } = found
-                && position < end
+                && is_kept(position)
+                && wanted.remove(&(event.boot, event.seq)).is_some()
             {
-                wanted.remove(&(event.boot, event.seq));
+                first = Some(first.map_or(position, |first: Position| first.min(position)));
             }
         }
     }
-    Ok(())
+    Ok(first)
 }
 
 /// The spools in `dir`. Removes what is left of spools that were being deleted.
-fn spool_dirs(dir: &Path) -> io::Result<BTreeMap<BootId, PathBuf>> {
+fn spool_dirs(host: &impl Host, dir: &Path) -> io::Result<BTreeMap<BootId, PathBuf>> {
     let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    for name in host.names(dir)? {
+        let path = dir.join(&name);
         if name.ends_with(".deleted") {
-            fs::remove_dir_all(&path)?;
-        } else if let Some(spool) = BootId::parse(name) {
+            host.remove_dir(&path)?;
+        } else if let Some(spool) = BootId::parse(&name) {
             found.insert(spool, path);
         }
     }

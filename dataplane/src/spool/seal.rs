@@ -16,6 +16,7 @@ pub(super) struct OpenRange {
     first: Position,
     events_max: u32,
     interval: Duration,
+    pace: Duration,
     began: Option<Instant>,
     days: BTreeMap<u32, u32>,
     events: u32,
@@ -27,10 +28,16 @@ impl OpenRange {
             first: Position(0),
             events_max: events_max.max(1),
             interval,
+            pace: Duration::ZERO,
             began: None,
             days: BTreeMap::new(),
             events: 0,
         }
+    }
+
+    /// Events wait for their batch at least so long, also where the configured interval is shorter.
+    pub(super) fn set_pace(&mut self, pace: Duration) {
+        self.pace = pace;
     }
 
     /// How many events it still takes.
@@ -50,7 +57,8 @@ impl OpenRange {
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.room() == 0 || self.began.is_some_and(|began| now.duration_since(began) >= self.interval)
+        let interval = self.interval.max(self.pace);
+        self.room() == 0 || self.began.is_some_and(|began| now.duration_since(began) >= interval)
     }
 
     /// The batches of the range, numbered from `batch`.
@@ -109,6 +117,9 @@ mod tests {
         range.add(&on(1), now);
         assert!(!range.is_due(now + Duration::from_millis(999)));
         assert!(range.is_due(now + Duration::from_secs(1)));
+        range.set_pace(Duration::from_secs(5));
+        assert!(!range.is_due(now + Duration::from_secs(4)));
+        assert!(range.is_due(now + Duration::from_secs(5)));
         range.add(&on(1), now);
         assert!(range.is_due(now));
     }

@@ -211,7 +211,7 @@ fn soon() -> Instant {
 /// All records of a spool, in the order of writing.
 fn records(dir: &Path) -> Vec<(Position, Record)> {
     let read = |name: wire::segment_scan::SegmentName| fs::read(dir.join(name.to_string())).unwrap();
-    let segments: Vec<Vec<u8>> = list(dir).unwrap().into_iter().map(read).collect();
+    let segments: Vec<Vec<u8>> = list(&Os, dir).unwrap().into_iter().map(read).collect();
     let found = segments.iter().flat_map(|bytes| Scan::new(bytes));
     found
         .filter_map(|found| match found {

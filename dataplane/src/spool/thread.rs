@@ -3,14 +3,13 @@
 //! It polls and never blocks on a channel: waking a thread that sleeps in `recv` would cost a worker a
 //! syscall for each exchange. When the disk does not take records, the settled slots are what keeps the
 //! events; the thread tries again, `full` tells the workers to refuse new requests, and batches go on being
-//! shipped, which is what makes room.
+//! shipped, which is what makes room (`clean.rs`).
 //!
 //! Order: record written (with `sync = "always"` also synced), then slot freed. Events and seal synced, then
 //! announced.
 
 use std::collections::VecDeque;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,47 +19,51 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use wire::event::UsageEvent;
 use wire::id::{BatchSeq, BootId};
-use wire::record::{self, Record, Seal};
+use wire::record::{Record, Seal};
 
-use super::figures::{add, take};
+use super::figures::add;
+use super::host::{Host, Os, is_full};
 use super::ledger::Ledger;
 use super::old::OldSpool;
+use super::opening::Opening;
+use super::pause::{After, Pause};
 use super::reader::Sealed;
 use super::seal::OpenRange;
-use super::segment::SEGMENT_BYTES;
 use super::ship::Acked;
 use super::writer::{Closed, Writer};
 use super::{Phase, Shared, SyncPolicy};
-use crate::slots::pool::now_ms;
+use crate::log::{self, Entry};
 use crate::slots::{Lane, Slots};
 
 /// How many slots are taken in one round.
 const ROUND_EVENTS_MAX: usize = 8192;
-const SYNC_INTERVAL: Duration = Duration::from_millis(50);
+pub(super) const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 const SYNC_BYTES: usize = 1024 * 1024;
-const CLEAN_INTERVAL: Duration = Duration::from_millis(100);
-const SLEEP_MIN: Duration = Duration::from_millis(8);
-const SLEEP_MAX: Duration = Duration::from_millis(10);
 const RETRY_MIN: Duration = Duration::from_millis(10);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// What the thread works on.
 #[derive(Debug)]
-pub(super) struct SpoolThread {
+pub(super) struct SpoolThread<H: Host = Os> {
+    pub(super) host: H,
     pub(super) spool: BootId,
     pub(super) sync: SyncPolicy,
     pub(super) retention: Duration,
     pub(super) set_aside: PathBuf,
     pub(super) slots: Arc<Slots>,
     pub(super) lanes: Vec<Lane>,
-    pub(super) writer: Writer,
+    pub(super) writer: Writer<H>,
     pub(super) ledger: Ledger,
     pub(super) range: OpenRange,
-    pub(super) old: Vec<OldSpool>,
+    pub(super) old: Vec<OldSpool<H>>,
     pub(super) acks: Receiver<Acked>,
     pub(super) wake: Sender<()>,
     pub(super) shared: Arc<Shared>,
     pub(super) state: State,
+    /// What is left to do before the first event is taken.
+    pub(super) opening: Option<Opening<H>>,
+    /// Held for as long as the spool is this process's.
+    pub(super) own_lock: Option<H::Lock>,
 }
 
 /// What it has begun.
@@ -68,26 +71,32 @@ pub(super) struct SpoolThread {
 pub(super) struct State {
     /// Slots that were taken and are not free yet, by worker.
     in_hand: Vec<(usize, u32)>,
-    is_in_hand_written: bool,
+    /// Their events, and how many of them are written.
     events: Vec<UsageEvent>,
-    /// Seals that are written and not synced.
+    written: usize,
+    /// Seals that are not synced. Once they are made up they stay the same, whatever fails.
     sealing: Vec<Seal>,
-    ack: Option<Acked>,
-    closed: VecDeque<(Closed, Option<Instant>)>,
+    is_sealing_written: bool,
+    /// Acks whose refused events could not be set aside yet.
+    pub(super) held: VecDeque<Acked>,
+    /// Whether the ledger knows of acks that are not written.
+    pub(super) has_unwritten_acks: bool,
+    pub(super) closed: VecDeque<(Closed, Option<Instant>)>,
     synced_at: Instant,
-    cleaned_at: Instant,
+    pub(super) cleaned_at: Instant,
     retry: Duration,
 }
 
-impl Default for State {
-    fn default() -> Self {
-        let now = Instant::now();
+impl State {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             in_hand: Vec::new(),
-            is_in_hand_written: false,
             events: Vec::new(),
+            written: 0,
             sealing: Vec::new(),
-            ack: None,
+            is_sealing_written: false,
+            held: VecDeque::new(),
+            has_unwritten_acks: false,
             closed: VecDeque::new(),
             synced_at: now,
             cleaned_at: now,
@@ -96,26 +105,27 @@ impl Default for State {
     }
 }
 
-impl SpoolThread {
+impl<H: Host> SpoolThread<H> {
     /// Works until told to quit.
     pub(super) fn run(mut self) {
-        let mut sleep = SLEEP_MIN;
+        let slots = self.lanes.iter().filter_map(|lane| lane.free.capacity()).min();
+        let mut pause = Pause::new(slots.unwrap_or(0));
         loop {
             let phase = self.shared.phase();
             if phase == Phase::Abandon {
                 return;
             }
-            self.slots.alive(now_ms());
+            let was_full = self.shared.counters.full.load(Relaxed);
             let (taken, result) = self.round(phase);
             if phase == Phase::Quit {
                 return self.quit();
             }
-            self.note(&result);
-            sleep = match (&result, taken) {
+            self.note(was_full, &result);
+            let sleep = match (&result, taken) {
                 (Err(_), _) => self.state.retry,
-                (Ok(()), 0) => (sleep + SLEEP_MIN / 4).min(SLEEP_MAX),
-                (Ok(()), ..ROUND_EVENTS_MAX) => SLEEP_MIN,
-                (Ok(()), _) => Duration::ZERO,
+                (Ok(()), ROUND_EVENTS_MAX..) => pause.next(After::FullRound),
+                (Ok(()), 0) if self.writer.unsynced_bytes() == 0 => pause.next(After::Nothing),
+                (Ok(()), _) => pause.next(After::Work),
             };
             if !sleep.is_zero() {
                 thread::sleep(sleep);
@@ -124,98 +134,129 @@ impl SpoolThread {
     }
 
     /// One turn at everything, so that an error of one part does not keep the others from making room.
-    fn round(&mut self, phase: Phase) -> (usize, io::Result<()>) {
-        let now = Instant::now();
+    pub(super) fn round(&mut self, phase: Phase) -> (usize, io::Result<()>) {
+        let now = self.host.now();
+        self.slots.alive(self.host.unix_ms());
         let acks = self.note_acks();
-        let (taken, events) = match self.take_events(now) {
-            Ok(taken) => (taken, Ok(())),
+        self.range.set_pace(Duration::from_millis(self.shared.pace_ms.load(Relaxed)));
+        let (taken, written) = match self.open() {
+            Ok(()) => self.write(now, phase),
             Err(e) => (0, Err(e)),
         };
-        let synced = self.sync_if_due(now);
-        let is_drained = self.state.in_hand.is_empty() && self.lanes.iter().all(|l| l.settled.is_empty());
-        let sealed = self.seal_if_due(now, phase != Phase::Run && is_drained);
-        let is_finished = is_drained && self.range.is_empty() && self.state.sealing.is_empty();
-        self.shared.is_finished.store(phase != Phase::Run && is_finished, Relaxed);
-        let written = events.and(synced).and(sealed);
+        self.shared.counters.opening.store(self.opening.is_some(), Relaxed);
         self.shared.counters.full.store(written.is_err(), Relaxed);
         let cleaned = self.clean_if_due(now);
         (taken, written.and(acks).and(cleaned))
     }
 
-    fn note(&mut self, result: &io::Result<()>) {
+    fn write(&mut self, now: Instant, phase: Phase) -> (usize, io::Result<()>) {
+        let (taken, events) = match self.take_events(now) {
+            Ok(taken) => (taken, Ok(())),
+            Err(e) => (0, Err(e)),
+        };
+        let acks = self.write_acks(false);
+        let synced = self.sync_if_due(now);
+        let is_drained = self.state.in_hand.is_empty() && self.lanes.iter().all(|l| l.settled.is_empty());
+        let has_no_room = events.as_ref().is_err_and(is_full);
+        // On a full disk at once: only what is sealed can be shipped and so make room, also after a restart.
+        let sealed = self.seal_if_due(now, has_no_room || phase != Phase::Run && is_drained);
+        let is_finished = is_drained && self.range.is_empty() && self.state.sealing.is_empty();
+        self.shared.is_finished.store(phase != Phase::Run && is_finished, Relaxed);
+        (taken, events.and(acks).and(synced).and(sealed))
+    }
+
+    fn note(&mut self, was_full: bool, result: &io::Result<()>) {
+        let is_full = self.shared.counters.full.load(Relaxed);
         match result {
             Ok(()) => self.state.retry = RETRY_MIN,
-            Err(_) => {
+            Err(e) => {
+                if is_full && !was_full {
+                    log::log(&Entry::SpoolFull(e));
+                }
                 add(&self.shared.counters.disk_errors, 1);
                 self.state.retry = (self.state.retry * 2).min(RETRY_MAX);
             }
         }
+        if was_full && !is_full {
+            log::log(&Entry::SpoolWrites);
+        }
     }
 
-    fn quit(mut self) {
+    pub(super) fn quit(mut self) {
         // What fails here is found again by the next start.
-        let synced = self.note_acks().and_then(|()| self.sync());
-        if synced.is_ok() && self.state.in_hand.is_empty() {
+        let noted = self.note_acks().and_then(|()| self.write_acks(true)).and_then(|()| self.sync());
+        if noted.is_ok() && self.state.in_hand.is_empty() && self.opening.is_none() {
             let _ = self.slots.remove_if_free();
         }
     }
 
-    /// Appends events of other processes, and waits until the disk has them.
-    pub(super) fn append_adopted(&mut self, mut events: &[UsageEvent]) -> io::Result<()> {
-        let now = Instant::now();
-        while !events.is_empty() {
-            let (some, rest) = events.split_at(events.len().min(self.range.room() as usize).min(1000));
-            self.writer.write_events(some)?;
-            self.ledger.append_to(self.writer.next());
-            some.iter().for_each(|event| self.range.add(event, now));
-            if self.range.room() == 0 {
-                self.seal_if_due(now, true)?;
-            }
-            events = rest;
-        }
-        self.sync()
+    /// Writes the first of these events, at least one, and says how many.
+    pub(super) fn write_events(&mut self, events: &[UsageEvent], now: Instant) -> io::Result<usize> {
+        let written = self.writer.write_events(events)?;
+        self.ledger.append_to(self.writer.next());
+        events[..written].iter().for_each(|event| self.range.add(event, now));
+        add(&self.shared.counters.pending, written as u64);
+        Ok(written)
     }
 
     fn take_events(&mut self, now: Instant) -> io::Result<usize> {
-        let State { in_hand, is_in_hand_written, events, .. } = &mut self.state;
-        if in_hand.is_empty() {
-            let mut room = ROUND_EVENTS_MAX.min(self.range.room() as usize);
-            for (worker, lane) in self.lanes.iter().enumerate() {
-                in_hand.extend(lane.settled.try_iter().take(room).map(|index| (worker, index)));
-                room = ROUND_EVENTS_MAX.min(self.range.room() as usize) - in_hand.len();
+        // Behind the last event of a range stand its seals, then what comes next: a reader goes forward only.
+        self.write_seals()?;
+        // Also while there is nothing to write: whether a request can be admitted shows here.
+        self.writer.prepare()?;
+        if self.state.in_hand.is_empty() {
+            self.take_slots();
+        }
+        let taken = self.state.events.len();
+        while self.state.written < self.state.events.len() {
+            let events = std::mem::take(&mut self.state.events);
+            let written = self.write_events(&events[self.state.written..], now);
+            self.state.events = events;
+            let written = written?;
+            self.state.written += written;
+            add(&self.shared.counters.appended, written as u64);
+            if self.sync != SyncPolicy::Always {
+                self.free_written();
             }
-        }
-        if in_hand.is_empty() {
-            return Ok(0);
-        }
-        if !*is_in_hand_written {
-            events.clear();
-            events.extend(in_hand.iter().filter_map(|(_, index)| self.slots.event(*index).ok()));
-            self.writer.write_events(events)?;
-            *is_in_hand_written = true;
-            self.ledger.append_to(self.writer.next());
-            events.iter().for_each(|event| self.range.add(event, now));
-            let count = events.len() as u64;
-            add(&self.shared.counters.pending, count);
-            add(&self.shared.counters.appended, count);
-            add(&self.shared.counters.lost_slots, in_hand.len() as u64 - count);
         }
         if self.sync == SyncPolicy::Always {
             self.sync()?;
         }
-        Ok(self.free_slots())
+        Ok(taken)
     }
 
-    fn free_slots(&mut self) -> usize {
-        let freed = self.state.in_hand.len();
-        for (worker, index) in self.state.in_hand.drain(..) {
-            self.slots.release(index);
-            // Never full: it holds all indexes of the worker. Where the worker has gone, nobody needs the
-            // slot.
-            let _ = self.lanes[worker].free.try_send(index);
+    fn take_slots(&mut self) {
+        let State { in_hand, events, written, .. } = &mut self.state;
+        let mut room = ROUND_EVENTS_MAX.min(self.range.room() as usize);
+        for (worker, lane) in self.lanes.iter().enumerate() {
+            in_hand.extend(lane.settled.try_iter().take(room).map(|index| (worker, index)));
+            room = ROUND_EVENTS_MAX.min(self.range.room() as usize) - in_hand.len();
         }
-        self.state.is_in_hand_written = false;
-        freed
+        events.clear();
+        *written = 0;
+        let taken = in_hand.len();
+        in_hand.retain(|(worker, index)| match self.slots.event(*index) {
+            Ok(event) => {
+                events.push(event);
+                true
+            }
+            Err(_) => {
+                free_slot(&self.slots, &self.lanes[*worker], *index);
+                false
+            }
+        });
+        add(&self.shared.counters.lost_slots, (taken - events.len()) as u64);
+    }
+
+    /// Frees the slots of what is written. An event never stands in a slot when its record may be deleted:
+    /// the next process would take it for one that is not stored.
+    fn free_written(&mut self) {
+        let State { in_hand, events, written, .. } = &mut self.state;
+        for (worker, index) in in_hand.drain(..*written) {
+            free_slot(&self.slots, &self.lanes[worker], index);
+        }
+        events.drain(..*written);
+        *written = 0;
     }
 
     fn sync_if_due(&mut self, now: Instant) -> io::Result<()> {
@@ -227,24 +268,24 @@ impl SpoolThread {
         self.sync()
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         self.writer.sync()?;
         self.ledger.sync_to(self.writer.next());
-        self.state.synced_at = Instant::now();
+        self.state.synced_at = self.host.now();
+        self.free_written();
         Ok(())
     }
 
-    fn seal_if_due(&mut self, now: Instant, finishing: bool) -> io::Result<()> {
+    pub(super) fn seal_if_due(&mut self, now: Instant, finishing: bool) -> io::Result<()> {
         if self.state.sealing.is_empty() && !self.range.is_empty() && (finishing || self.range.is_due(now)) {
-            let seals = self.range.seals(BatchSeq(self.ledger.last_sealed().0 + 1));
-            let records: Vec<Record> = seals.iter().map(|seal| Record::Seal(*seal)).collect();
-            self.writer.write_records(&records)?;
+            self.state.sealing = self.range.seals(BatchSeq(self.ledger.last_sealed().0 + 1));
+            self.state.is_sealing_written = false;
             self.range.clear();
-            self.state.sealing = seals;
         }
         if self.state.sealing.is_empty() {
             return Ok(());
         }
+        self.write_seals()?;
         self.sync()?;
         let seals = std::mem::take(&mut self.state.sealing);
         self.ledger.seal(&seals);
@@ -255,96 +296,24 @@ impl SpoolThread {
         Ok(())
     }
 
-    fn note_acks(&mut self) -> io::Result<()> {
-        while let Some(acked) = self.state.ack.take().or_else(|| self.acks.try_recv().ok()) {
-            if let Err(e) = self.note_ack(&acked) {
-                self.state.ack = Some(acked);
-                return Err(e);
-            }
-        }
-        Ok(())
-    }
-
-    fn note_ack(&mut self, acked: &Acked) -> io::Result<()> {
-        self.set_aside(acked)?;
-        let Acked { spool, seal, sent, refused, lost } = acked;
-        let counters = &self.shared.counters;
-        if *spool == self.spool {
-            self.writer.write_records(&[Record::Ack { batch: seal.batch, acked_ms: now_ms() }])?;
-            if self.ledger.ack(seal).is_err() {
-                return Ok(());
-            }
-        } else if let Some(old) = self.old.iter_mut().find(|old| old.spool == *spool) {
-            let Some(count) = old.ack(seal.batch)? else { return Ok(()) };
-            // A batch whose seal was gone was not counted when the spool was found.
-            let uncounted = (sent + lost).saturating_sub(u64::from(count));
-            add(&counters.found, uncounted);
-            add(&counters.pending, uncounted);
-        }
-        let refused = refused.len() as u64;
-        add(&counters.acked, sent - refused.min(*sent));
-        add(&counters.set_aside, refused);
-        add(&counters.lost, *lost);
-        add(&counters.batches, 1);
-        take(&counters.pending, sent + lost);
-        Ok(())
-    }
-
-    /// Keeps what can't be stored; after a crash before the ack is noted it is kept twice.
-    fn set_aside(&self, acked: &Acked) -> io::Result<()> {
-        if acked.refused.is_empty() {
+    pub(super) fn write_seals(&mut self) -> io::Result<()> {
+        if self.state.sealing.is_empty() || self.state.is_sealing_written {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        for event in &acked.refused {
-            record::append(&mut bytes, acked.seal.first, &Record::Event(*event));
-        }
-        let path = self.set_aside.join(format!("{}.events", acked.spool));
-        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        file.write_all(&bytes)?;
-        file.sync_data()
-    }
-
-    fn clean_if_due(&mut self, now: Instant) -> io::Result<()> {
-        if now.duration_since(self.state.cleaned_at) < CLEAN_INTERVAL {
-            return Ok(());
-        }
-        self.state.cleaned_at = now;
-        self.clean_own(now)?;
-        // A full disk needs the space more than ClickHouse may need the events again.
-        let retention = if self.shared.counters.full.load(Relaxed) { Duration::ZERO } else { self.retention };
-        let (over, kept) = std::mem::take(&mut self.old)
-            .into_iter()
-            .partition(|old: &OldSpool| old.is_over(now_ms(), retention));
-        self.old = kept;
-        for old in over {
-            // Half a deletion is finished by the next start.
-            old.delete()?;
-        }
-        let own = self.state.closed.len() as u64 + 1;
-        let segments: u64 = self.old.iter().map(|old| old.contents.segments).sum();
-        let bytes: u64 = self.old.iter().map(|old| old.contents.bytes).sum();
-        self.shared.counters.segments.store(own + segments, Relaxed);
-        self.shared.counters.bytes.store(own * SEGMENT_BYTES + bytes, Relaxed);
+        let records: Vec<Record> = self.state.sealing.iter().map(|seal| Record::Seal(*seal)).collect();
+        self.writer.write_records(&records)?;
+        self.state.is_sealing_written = true;
         Ok(())
     }
 
-    fn clean_own(&mut self, now: Instant) -> io::Result<()> {
-        let full = self.shared.counters.full.load(Relaxed);
-        self.state.closed.extend(self.writer.closed.drain(..).map(|closed| (closed, None)));
-        while let Some((closed, acked_at)) = self.state.closed.front_mut() {
-            if closed.end > self.ledger.acked() {
-                break;
-            }
-            let since = *acked_at.get_or_insert(now);
-            if now.duration_since(since) < self.retention && !full {
-                break;
-            }
-            // The acks first: a seal without ack whose events are gone would count as lost.
-            self.writer.sync()?;
-            fs::remove_file(&closed.path)?;
-            self.state.closed.pop_front();
-        }
-        Ok(())
+    /// Whether everything that the spool ever held is stored.
+    pub(super) fn is_all_stored(&self) -> bool {
+        self.range.is_empty() && self.state.sealing.is_empty() && self.ledger.acked() == self.writer.next()
     }
+}
+
+fn free_slot(slots: &Slots, lane: &Lane, index: u32) {
+    slots.release(index);
+    // Never full: it holds all indexes of the worker. Where the worker has gone, nobody needs the slot.
+    let _ = lane.free.try_send(index);
 }

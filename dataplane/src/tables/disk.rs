@@ -5,6 +5,7 @@
 //!                   replaced by rename
 //! tables/changes    Delta and Revoke frames, in the order in which they were applied
 //!                   appended, then fdatasync
+//! tables/current    when they were last known to be the control plane's, Unix milliseconds in 20 digits
 //! ```
 //!
 //! Frames carry their own checksums. What is torn at the end of `changes` was never acknowledged, and is cut
@@ -12,11 +13,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use wire::frame::Frame;
 
 use super::writer::{Incoming, TableWriter};
+use crate::watch::millis;
 
 /// When `changes` is longer than this, a new snapshot is asked for, which empties it.
 const CHANGES_BYTES_MAX: u64 = 16 << 20;
@@ -54,7 +58,7 @@ impl TableStore {
         let mut incoming = None;
         if let Ok(file) = File::open(self.dir.join("snapshot")) {
             read_frames(file, |frame| match frame {
-                Frame::Revoke { digests, .. } => writer.revoke(&digests),
+                Frame::Revoke { digests, .. } => writer.revoke(&digests, false),
                 Frame::SnapshotBegin { registry, generation } => {
                     incoming = Some(Incoming::new(registry, generation));
                 }
@@ -69,7 +73,7 @@ impl TableStore {
         }
         self.changes.rewind()?;
         let whole = read_frames(&self.changes, |frame| match frame {
-            Frame::Revoke { digests, .. } => writer.revoke(&digests),
+            Frame::Revoke { digests, .. } => writer.revoke(&digests, false),
             Frame::Delta { from, to, changes } => {
                 writer.apply(from, to, changes);
             }
@@ -93,6 +97,22 @@ impl TableStore {
             self.changes_bytes += bytes.len() as u64;
         }
         written
+    }
+
+    /// Notes that the tables are the control plane's at this time (Unix milliseconds). Unsynced: what a power
+    /// cut takes of it makes the tables look older than they are.
+    pub fn note_current(&self, unix_ms: u64) -> io::Result<()> {
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).open(self.dir.join("current"))?;
+        file.write_all_at(format!("{unix_ms:020}\n").as_bytes(), 0)
+    }
+
+    /// When they last were, as noted; where it was not, when the snapshot came.
+    pub fn current_at_ms(&self) -> u64 {
+        let noted = fs::read_to_string(self.dir.join("current")).ok();
+        let came =
+            || fs::metadata(self.dir.join("snapshot")).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok();
+        noted.and_then(|text| text.trim().parse().ok()).or_else(|| came().map(millis)).unwrap_or(0)
     }
 
     /// Whether a new snapshot would be shorter than what has piled up.
@@ -168,9 +188,13 @@ mod tests {
         Frame::Delta { from: Generation(from), to: Generation(from + 1), changes: vec![change] }
     }
 
+    fn revoke(number: u8) -> Frame {
+        Frame::Revoke { revocation: 1, cut_streams: false, digests: vec![KeyDigest([number; 32])] }
+    }
+
     fn write_snapshot(store: &mut TableStore) {
         let mut file = store.begin().unwrap();
-        file.add(&Frame::Revoke { revocation: 0, digests: vec![KeyDigest([9; 32])] }).unwrap();
+        file.add(&revoke(9)).unwrap();
         file.add(&Frame::SnapshotBegin { registry: RegistryId(7), generation: Generation(5) }).unwrap();
         file.add(&Frame::SnapshotPart(vec![key(1), key(9)])).unwrap();
         file.add(&Frame::SnapshotEnd { generation: Generation(5), changes: 2 }).unwrap();
@@ -194,7 +218,7 @@ mod tests {
         let mut store = TableStore::open(dir.path()).unwrap();
         write_snapshot(&mut store);
         store.append(&delta(5, key(2))).unwrap();
-        store.append(&Frame::Revoke { revocation: 1, digests: vec![KeyDigest([1; 32])] }).unwrap();
+        store.append(&revoke(1)).unwrap();
         let (tables, writer) = read(dir.path());
         assert!(tables.is_ready());
         assert_eq!(writer.position(), (RegistryId(7), Generation(6)));
@@ -217,6 +241,19 @@ mod tests {
             assert!(has(&tables, 2) && !has(&tables, 3), "{len}");
             store.append(&delta(6, key(4))).unwrap();
             assert!(has(&read(dir.path()).0, 4), "{len}");
+        }
+    }
+
+    #[test]
+    fn when_the_tables_were_current_is_known_after_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = TableStore::open(dir.path()).unwrap();
+        assert_eq!(store.current_at_ms(), 0);
+        write_snapshot(&mut store);
+        assert!(store.current_at_ms().abs_diff(crate::auth::unix_ms()) < 60_000, "as its file");
+        for at in [1_800_000_000_000, 7] {
+            store.note_current(at).unwrap();
+            assert_eq!(TableStore::open(dir.path()).unwrap().current_at_ms(), at);
         }
     }
 

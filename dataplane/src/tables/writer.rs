@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use wire::id::{AliasId, DeploymentId, Generation, KeyDigest, RegistryId};
+use wire::id::{AliasId, ApplicationId, DeploymentId, Generation, KeyDigest, RegistryId};
 use wire::request_id::RequestIds;
-use wire::table::{Alias, Change, Deployment, Settings};
+use wire::table::{Alias, Allow, Application, Change, Deployment, Settings};
+use wire::table_sum::{self, TableSum};
 
 use crate::config::Credential;
 use crate::log::{self, Entry};
@@ -29,6 +30,8 @@ pub struct TableWriter {
     upstreams: HashMap<DeploymentId, Arc<Upstream>>,
     registry: RegistryId,
     generation: Generation,
+    /// Of keys and applications.
+    sum: TableSum,
 }
 
 /// What the routes are derived from, and, while a snapshot is being received, its keys.
@@ -44,9 +47,10 @@ pub struct Incoming {
     registry: RegistryId,
     generation: Generation,
     keys: Keys,
-    applications: Vec<wire::table::Application>,
+    applications: Vec<Application>,
     source: Source,
     changes: u64,
+    sum: TableSum,
 }
 
 impl Incoming {
@@ -60,6 +64,7 @@ impl Incoming {
             applications: Vec::new(),
             source: Source::default(),
             changes: 0,
+            sum: TableSum::default(),
         }
     }
 
@@ -69,11 +74,22 @@ impl Incoming {
             self.changes += 1;
             match change {
                 Change::Key(key) => {
-                    self.keys.insert(key.digest, KeyEntry::from(&key));
+                    let entry = KeyEntry::from(&key);
+                    self.sum.add(entry.hash(&key.digest));
+                    if let Some(before) = self.keys.insert(key.digest, entry) {
+                        self.sum.remove(before.hash(&key.digest));
+                    }
                 }
+                Change::NoKey(digest) => self.remove(&digest),
                 Change::Application(application) => self.applications.push(application),
                 other => self.source.apply(other),
             }
+        }
+    }
+
+    fn remove(&mut self, digest: &KeyDigest) {
+        if let Some((_, before)) = self.keys.remove(digest) {
+            self.sum.remove(before.hash(digest));
         }
     }
 
@@ -96,6 +112,7 @@ impl TableWriter {
             upstreams: HashMap::new(),
             registry: RegistryId(0),
             generation: Generation(0),
+            sum: TableSum::default(),
         }
     }
 
@@ -105,17 +122,28 @@ impl TableWriter {
         (self.registry, self.generation)
     }
 
+    /// The sum of all that the tables hold.
+    #[must_use]
+    pub fn sum(&self) -> TableSum {
+        let mut sum = self.sum;
+        let Source { aliases, deployments, .. } = &self.source;
+        let aliases = aliases.values().cloned().map(Change::Alias);
+        let entries = aliases.chain(deployments.values().cloned().map(Change::Deployment));
+        entries.filter_map(|entry| table_sum::of(&entry)).for_each(|hash| sum.add(hash));
+        sum
+    }
+
     /// The keys that can never come back.
     pub fn tombstones(&self) -> impl Iterator<Item = KeyDigest> + '_ {
         self.tombstones.iter().copied()
     }
 
     /// Puts a complete snapshot in the place of everything.
-    pub fn replace(&mut self, incoming: Incoming) {
-        for digest in &self.tombstones {
-            incoming.keys.remove(digest);
-        }
+    pub fn replace(&mut self, mut incoming: Incoming) {
+        self.tombstones.iter().for_each(|digest| incoming.remove(digest));
         self.tables.key_count.store(incoming.keys.len(), Ordering::Relaxed);
+        self.sum = incoming.sum;
+        incoming.applications.iter().for_each(|one| self.sum.add(table_sum::application(one)));
         self.tables.keys.store(Arc::new(incoming.keys));
         let kept: HashSet<_> = incoming.applications.iter().map(|application| application.id).collect();
         for application in incoming.applications {
@@ -152,8 +180,11 @@ impl TableWriter {
         match change {
             Change::Key(key) if self.tombstones.contains(&key.digest) => false,
             Change::Key(key) => {
-                let keys = self.tables.keys.load();
-                keys.insert(key.digest, KeyEntry::from(&key));
+                let (keys, entry) = (self.tables.keys.load(), KeyEntry::from(&key));
+                self.sum.add(entry.hash(&key.digest));
+                if let Some(before) = keys.insert(key.digest, entry) {
+                    self.sum.remove(before.hash(&key.digest));
+                }
                 self.tables.key_count.store(keys.len(), Ordering::Relaxed);
                 false
             }
@@ -162,11 +193,14 @@ impl TableWriter {
                 false
             }
             Change::Application(application) => {
-                self.tables.applications.insert(application.id, Arc::new(application.allow));
+                self.sum.add(table_sum::application(&application));
+                let before = self.tables.applications.insert(application.id, Arc::new(application.allow));
+                self.forget(application.id, before);
                 false
             }
             Change::NoApplication(id) => {
-                self.tables.applications.remove(&id);
+                let before = self.tables.applications.remove(&id);
+                self.forget(id, before.map(|(_, allow)| allow));
                 false
             }
             other => {
@@ -176,17 +210,30 @@ impl TableWriter {
         }
     }
 
-    /// Makes keys unusable, for ever.
-    pub fn revoke(&mut self, digests: &[KeyDigest]) {
+    /// Makes keys unusable, for ever; where `cut_streams`, also for what is under way.
+    pub fn revoke(&mut self, digests: &[KeyDigest], cut_streams: bool) {
         digests.iter().for_each(|digest| self.bury(*digest));
         self.tables.revision.fetch_add(1, Ordering::Release);
+        if cut_streams {
+            self.tables.cuts.add(digests);
+        }
     }
 
     fn bury(&mut self, digest: KeyDigest) {
         self.tombstones.insert(digest);
         let keys = self.tables.keys.load();
-        keys.remove(&digest);
+        if let Some((_, before)) = keys.remove(&digest) {
+            self.sum.remove(before.hash(&digest));
+        }
         self.tables.key_count.store(keys.len(), Ordering::Relaxed);
+    }
+
+    /// Takes what an application was out of the sum.
+    fn forget(&mut self, id: ApplicationId, before: Option<Arc<Allow>>) {
+        if let Some(allow) = before {
+            let before = Application { id, allow: (*allow).clone() };
+            self.sum.remove(table_sum::application(&before));
+        }
     }
 
     fn stand_at(&mut self, registry: RegistryId, generation: Generation) {

@@ -120,7 +120,7 @@ impl Certificate {
 ///
 /// webpki looks at the times before all else, so it is asked, at two times, whether the certificate is its
 /// own authority's: now, and at the end of time. What it says of the authority is of no interest.
-fn end_of_validity(
+pub(crate) fn end_of_validity(
     certificate: &CertificateDer<'_>,
     provider: &Arc<CryptoProvider>,
     now: UnixTime,

@@ -19,6 +19,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
 use crate::log::{self, Entry};
 use crate::tls::certificate::{Certificate, CertificateFiles, Certificates, FileError, read_authorities};
+use crate::tls::{ALPN_HTTP1, ALPN_HTTP2};
 
 /// How often the files are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(10);
@@ -121,7 +122,7 @@ impl TlsFiles {
             .map_err(setup)?
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(Certificates(certificates)));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
         // Tickets, that any worker can open; a cache of sessions would be shared behind a lock. Early data
         // stays off: it can be replayed.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(setup)?;

@@ -24,7 +24,9 @@ pub enum TargetError {
     #[error("this data plane has no credential {0}; add [credentials.{0}] to its configuration")]
     NoCredential(String),
     /// The credential is not for this host.
-    #[error("credential {credential} may not be sent to {authority}; add it to the credential's hosts")]
+    #[error(
+        "credential {credential} may not be sent to {authority}; add it to the credential's hosts, as http://host:port where it is not encrypted"
+    )]
     ForeignHost {
         /// The credential.
         credential: String,
@@ -165,13 +167,13 @@ impl Upstream {
             format!("host: {host}\r\naccept-encoding: identity\r\nuser-agent: liutong\r\n").into_bytes();
         if !spec.credential.is_empty() {
             let credential = credential.ok_or_else(|| TargetError::NoCredential(spec.credential.clone()))?;
-            if !credential.hosts.contains(&authority) {
+            if !credential.may_go_to(&authority, target.tls) {
                 return Err(TargetError::ForeignHost { credential: spec.credential.clone(), authority });
             }
             let field: &[u8] =
                 if spec.dialect == Dialect::Azure { b"api-key: " } else { b"authorization: Bearer " };
             header_lines.extend_from_slice(field);
-            header_lines.extend_from_slice(credential.secret.as_bytes());
+            header_lines.extend_from_slice(credential.secret.reveal().as_bytes());
             header_lines.extend_from_slice(b"\r\n");
         }
         let model_text = escape(&spec.upstream_model).into_owned();
@@ -224,10 +226,12 @@ fn percent_encode(text: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use secret::Secret;
+
     use super::*;
+    use crate::config::Host;
     use wire::id::DeploymentId;
     use wire::table::OnDisconnect;
-    use zeroize::Zeroizing;
 
     fn spec(base_url: &str, dialect: Dialect, credential: &str) -> Deployment {
         Deployment {
@@ -280,8 +284,8 @@ mod tests {
 
     #[test]
     fn a_credential_goes_only_to_its_hosts_and_as_the_dialect_has_it() {
-        let credential =
-            Credential { secret: Zeroizing::new("s3".into()), hosts: vec!["good.example:443".into()] };
+        let hosts = vec![Host::parse("good.example:443").unwrap()];
+        let credential = Credential { secret: Secret::new("s3".into()), hosts };
         let lines = |dialect, url: &str| {
             Upstream::new(spec(url, dialect, "C"), Some(&credential), None).map(|upstream| head(&upstream))
         };
@@ -290,6 +294,8 @@ mod tests {
         assert!(lines(Dialect::Azure, "https://good.example").unwrap().contains("api-key: s3\r\n"));
         let evil = lines(Dialect::Openai, "https://evil.example/v1");
         assert!(matches!(evil, Err(TargetError::ForeignHost { .. })));
+        let readable = lines(Dialect::Openai, "http://good.example:443/v1");
+        assert!(matches!(readable, Err(TargetError::ForeignHost { .. })));
         let missing = Upstream::new(spec("http://h/v1", Dialect::Openai, "C"), None, None);
         assert!(matches!(missing, Err(TargetError::NoCredential(_))));
     }

@@ -162,6 +162,7 @@ fn an_answer_until_the_close_that_ends_early_is_not_taken_for_whole() {
         (head.to_owned() + EVENT + "data: {", false, 502),
         (json.to_owned() + "{\"a\":[1]}\n", true, 200),
         (json.to_owned() + "{\"a\":[1", false, 502),
+        (json.to_owned(), true, 502),
         (json.to_owned() + "not JSON", true, 200),
     ];
     for (bytes, whole, status) in cases {
@@ -317,4 +318,22 @@ fn where_the_policy_is_drain_the_rest_is_read_for_its_usage() {
     open.send(()).unwrap();
     let event = plane.usage(1)[0];
     assert_eq!((event.status, event.usage_source, event.tokens.completion), (499, UsageSource::Final, 4));
+}
+
+#[test]
+fn an_answer_without_a_body_is_not_waited_for_whatever_length_it_states() {
+    let upstream = Upstream::fixed("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n");
+    let plane = Plane::start(vec![deployment(1, upstream.address)]);
+    let mut peer = plane.connect();
+    for _ in 0..3 {
+        peer.send(&post(CHAT, ASK));
+        // Only its head can be read for certain: a body would be the next answer's head.
+        while !peer.unread().ends_with(b"\r\n\r\n") {
+            assert!(peer.more());
+        }
+        assert!(peer.unread().starts_with(b"HTTP/1.1 204 "));
+        assert!(!peer.unread().windows(14).any(|name| name == b"content-length"));
+        peer.take_unread();
+    }
+    assert_eq!(plane.metric("liutong_upstream_connects_total"), 1);
 }

@@ -324,3 +324,28 @@ fn ready_and_metrics_are_told_and_the_process_ends_in_order() {
     drop(idle);
     assert_eq!(upstream.requests.load(Ordering::SeqCst), 1);
 }
+
+#[test]
+fn each_request_of_a_connection_is_judged_by_its_own_head_and_key() {
+    let upstream = Upstream::fixed(json_answer(WHOLE));
+    let plane = Plane::start(vec![deployment(3, upstream.address)]);
+    let longer = ASK.replace("hi", "hi, and something more than before");
+    let mut peer = plane.connect();
+    // Heads of the same bytes but for the key, the length, or nothing.
+    for (number, body, status) in [
+        (GOOD, ASK, 200),
+        (GOOD, ASK, 200),
+        (UNKNOWN, ASK, 401),
+        (UNKNOWN, ASK, 401),
+        (GOOD, longer.as_str(), 200),
+        (EXPIRED, ASK, 401),
+        (BARRED, ASK, 404),
+        (BARRED, ASK, 404),
+        (GOOD, ASK, 200),
+    ] {
+        peer.send(&post_as(&key(number), CHAT, body));
+        assert_eq!(peer.answer().status, status, "key {number}");
+    }
+    // Those that were refused for their key have no event.
+    assert_eq!(plane.usage(6).iter().filter(|event| event.status == 200).count(), 4);
+}

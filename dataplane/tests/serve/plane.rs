@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,14 +11,19 @@ use std::time::{Duration, Instant};
 
 use dataplane::tables::disk::TableStore;
 use sha2::{Digest, Sha256};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 use wire::event::UsageEvent;
 use wire::frame::Frame;
 use wire::id::{
     AliasId, ApplicationId, AttributionId, DeploymentId, Generation, KeyDigest, KeyId, RegistryId,
 };
-use wire::record::{Record, SEGMENT_HEADER_BYTES, Step, next};
 use wire::table::{Alias, Allow, Application, Change, Deployment, Dialect, Key, OnDisconnect, Settings};
+
+#[path = "spooled.rs"]
+mod spooled;
+
+pub(crate) use spooled::{files_below, spooled};
 
 /// How long a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +43,9 @@ pub(crate) const EXPIRED: u8 = 2;
 pub(crate) const BARRED: u8 = 3;
 /// A key that the snapshot does not have.
 pub(crate) const UNKNOWN: u8 = 4;
+
+/// Another one whose application may use everything.
+pub(crate) const OTHER: u8 = 5;
 
 /// A running data plane.
 pub(crate) struct Plane {
@@ -82,7 +90,7 @@ impl Plane {
     /// The same, with a configuration that is edited before it is used.
     pub(crate) fn start_edited(deployments: Vec<Deployment>, edit: impl FnOnce(String) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        write_snapshot(&dir, deployments);
+        write_snapshot(dir.path(), deployments);
         let config = dir.path().join("dataplane.toml");
         let data = dir.path().join("data");
         let text = format!(
@@ -135,19 +143,7 @@ impl Plane {
     }
 
     fn spooled(&self) -> Vec<UsageEvent> {
-        let mut events = Vec::new();
-        for segment in files_below(&self.dir.path().join("data/spool")) {
-            let Some("seg") = segment.extension().and_then(|e| e.to_str()) else { continue };
-            let bytes = std::fs::read(&segment).unwrap();
-            let mut at = SEGMENT_HEADER_BYTES;
-            while let Step::Record { record, next, .. } = next(&bytes, at) {
-                at = next;
-                if let Record::Event(event) = record {
-                    events.push(event);
-                }
-            }
-        }
-        events
+        spooled(&self.dir.path().join("data"))
     }
 
     /// Every file that the data plane has written.
@@ -162,9 +158,50 @@ impl Plane {
         peer.answer()
     }
 
+    /// A number that the ops listener tells.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = String::from_utf8(self.ops("/metrics").body).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its memory, in bytes.
+    pub(crate) fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
+    }
+
+    /// Ticks of CPU time that it has used, a hundred to a second.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// Connects as a client, if it still listens.
+    pub(crate) fn try_connect(&self) -> Option<Peer> {
+        TcpStream::connect(self.http).ok().map(Peer::new)
+    }
+
+    /// Where it looks for a control plane.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.dir.path().join("nobody.sock")
+    }
+
     /// Ends it in order, and tells how it ended.
     pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
         self.signal("-TERM");
+        self.wait()
+    }
+
+    /// Waits for its end, and tells how it ended.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         self.process.wait().unwrap()
     }
 
@@ -181,18 +218,7 @@ impl Drop for Plane {
     }
 }
 
-fn files_below(dir: &std::path::Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries
-        .flatten()
-        .flat_map(|entry| match entry.path() {
-            path if path.is_dir() => files_below(&path),
-            path => vec![path],
-        })
-        .collect()
-}
-
-pub(crate) fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
+pub(crate) fn write_snapshot(dir: &Path, deployments: Vec<Deployment>) {
     let entry = |number: u8, not_after_ms, allow| {
         Change::Key(Key {
             digest: KeyDigest(Sha256::digest(key(number)).into()),
@@ -207,6 +233,7 @@ pub(crate) fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
         Change::Settings(Settings { request_id_key: [7; 16] }),
         Change::Application(Application { id: ApplicationId(1), allow: Allow::All }),
         entry(GOOD, 0, None),
+        entry(OTHER, 0, None),
         entry(EXPIRED, 1_000, None),
         entry(BARRED, 0, Some(Allow::Nothing)),
         Change::Alias(Alias {
@@ -217,7 +244,7 @@ pub(crate) fn write_snapshot(dir: &TempDir, deployments: Vec<Deployment>) {
         }),
     ];
     changes.extend(deployments.into_iter().map(Change::Deployment));
-    let mut store = TableStore::open(&dir.path().join("data/tables")).unwrap();
+    let mut store = TableStore::open(&dir.join("data/tables")).unwrap();
     let mut file = store.begin().unwrap();
     let count = changes.len() as u64;
     for frame in [
@@ -242,7 +269,11 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// Starts one on a thread for each connection.
     pub(crate) fn start(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // With room for a crowd that connects at once: std lets 128 wait, the rest try again seconds later.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(4096).unwrap();
+        let listener = TcpListener::from(socket);
         let (address, requests) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
         let (script, counted) = (Arc::new(script), requests.clone());
         std::thread::spawn(move || {
@@ -341,6 +372,11 @@ impl<S: Read + Write> Peer<S> {
     /// What has been read and not taken.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.read
+    }
+
+    /// Takes what has been read.
+    pub(crate) fn take_unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.read)
     }
 
     /// Reads until the first event of a stream is there.

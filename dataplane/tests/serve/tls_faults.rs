@@ -81,7 +81,7 @@ fn a_client_that_only_speaks_another_protocol_is_refused() {
     let upstream = Upstream::fixed("");
     let (plane, _dir, certified) = plane(&upstream);
     let mut config = certified.trusting();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![b"spdy/3".to_vec()];
     let mut peer = connect(&plane, &Arc::new(config.clone()));
     let error = peer.stream.conn.complete_io(&mut peer.stream.sock).unwrap_err();
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");

@@ -5,25 +5,47 @@
 //! frame:  len u32 (of the payload) | crc32c u32 of bytes 8.. | version u8 | kind u8 | zero u16 | payload
 //! ```
 //!
-//! A data plane opens two connections. The first frame of each is `Hello`, answered by `Welcome`.
+//! A data plane opens three connections. The first frame of each is `Hello`, answered by `Welcome`.
 //!
 //! ```text
 //! sync:  Hello{sync, generation held}  ->
-//!                                      <-  Welcome, then Delta.. or SnapshotBegin SnapshotPart.. SnapshotEnd
-//!        Applied{generation}           ->      (only once it is durable on the node)
+//!                                      <-  Welcome
+//!        Buried{digests}.. Buried{}    ->      (only where another registry's tables are held, or none)
+//!                                      <-  Delta.. or SnapshotBegin SnapshotPart.. SnapshotEnd
+//!        Applied{generation, sum}      ->      (only once it is durable on the node)
 //!                                      <-  Revoke{revocation, digests}     ahead of the deltas, any time
 //!        Revoked{revocation}           ->      (likewise)
-//!                                      <-  Ping;  Pong  ->
+//!                                      <-  Ping;  Pong  ->      (all until now was sent)
 //! ship:  Hello{ship}                   ->
 //!                                      <-  Welcome
 //!        Batch{spool, batch, events}   ->
 //!                                      <-  Stored{spool, batch}
+//! account: Hello{account}              ->
+//!                                      <-  Welcome
+//!        Report                        ->      (every second)
+//!                                      <-  Noted{boot}    what ended is written down
+//!                                      <-  Pace           how often to seal
+//!                                      <-  Recall         ClickHouse was started again: what do you have?
+//!        Kept{spool, batches}          ->      (those that were acknowledged)
+//!                                      <-  Resend{spool, batches}
+//!        Batch                         ->      (resent; its Stored is not waited for)
+//! enrol: Enroll{token, public key}     ->      (the one frame that needs no certificate; without a token
+//!                                      <-  Enrolled{certificates}              it renews the one in use)
 //! ```
+//!
+//! Instead of its first answer the control plane may say `Refused`.
 
 use crate::codec::{DecodeError, Reader, Write};
 use crate::event::{BATCH_EVENTS_MAX, EVENT_BYTES};
-use crate::id::{BatchSeq, BootId, Generation, KeyDigest, NodeId, RegistryId};
+use crate::id::{BatchSeq, BootId, Generation, KeyDigest, RegistryId};
+use crate::report::Report;
 use crate::table::Change;
+use crate::table_sum::TableSum;
+
+pub use self::hello::{Certificates, Enroll, Hello, Role};
+
+/// The first words of a connection.
+mod hello;
 
 /// The version that this program writes. Either plane may be one version older.
 pub const VERSION: u8 = 1;
@@ -31,33 +53,10 @@ pub const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 12;
 /// The longest payload: a full batch and its head.
 pub const PAYLOAD_BYTES_MAX: usize = BATCH_EVENTS_MAX * EVENT_BYTES + 64;
+/// The longest reason.
+const WHY_BYTES_MAX: usize = 512;
 /// How many changes a sender puts in one `SnapshotPart`.
 pub const PART_CHANGES: usize = 4096;
-
-/// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Role {
-    /// Snapshot, deltas, revocations.
-    Sync = 1,
-    /// Batches of usage events.
-    Ship = 2,
-}
-
-/// A data plane's first words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hello {
-    /// What the connection is for.
-    pub role: Role,
-    /// The node.
-    pub node: NodeId,
-    /// The running process.
-    pub boot: BootId,
-    /// The registry whose tables it holds; 0 where it holds none.
-    pub registry: RegistryId,
-    /// The generation of those tables.
-    pub generation: Generation,
-}
 
 /// A frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,11 +101,18 @@ pub enum Frame {
         registry: RegistryId,
         /// The generation.
         generation: Generation,
+        /// The sum of the tables.
+        sum: TableSum,
     },
+    /// Keys that this node has seen revoked, whatever a registry says that it does not know yet: they must
+    /// not live again. One without any ends the list.
+    Buried(Vec<KeyDigest>),
     /// These keys are unusable now. Idempotent, and independent of the order of deltas.
     Revoke {
         /// The number that the confirmation names.
         revocation: u64,
+        /// Whether what is under way with these keys is to end, too.
+        cut_streams: bool,
         /// The keys.
         digests: Vec<KeyDigest>,
     },
@@ -115,7 +121,7 @@ pub enum Frame {
         /// As in `Revoke`.
         revocation: u64,
     },
-    /// Are you there?
+    /// Are you there? All that was committed by now has been sent.
     Ping,
     /// Yes.
     Pong,
@@ -139,6 +145,43 @@ pub enum Frame {
         /// Which of its events (by index) can never be stored, so that the data plane sets them aside.
         refused: Vec<u32>,
     },
+    /// Where the usage events are.
+    Report(Report),
+    /// How a process ended is written down: it need not be reported again.
+    Noted {
+        /// The process.
+        boot: BootId,
+    },
+    /// How long events may wait for their batch, so that all data planes together do not insert too often.
+    Pace {
+        /// At least so long.
+        interval_ms: u32,
+    },
+    /// ClickHouse may have lost what it acknowledged: which acknowledged batches are still on your disk?
+    Recall,
+    /// These are.
+    Kept {
+        /// The spool.
+        spool: BootId,
+        /// Batches.
+        batches: Vec<BatchSeq>,
+    },
+    /// ClickHouse does not have these: send them again.
+    Resend {
+        /// The spool.
+        spool: BootId,
+        /// Batches.
+        batches: Vec<BatchSeq>,
+    },
+    /// Asks for a certificate, instead of `Hello`.
+    Enroll(Enroll),
+    /// The certificate.
+    Enrolled(Certificates),
+    /// The connection ends before it began.
+    Refused {
+        /// Why, for the operator.
+        why: String,
+    },
 }
 
 const HELLO: u8 = 1;
@@ -154,6 +197,16 @@ const PING: u8 = 10;
 const PONG: u8 = 11;
 const BATCH: u8 = 12;
 const STORED: u8 = 13;
+const REPORT: u8 = 14;
+const NOTED: u8 = 15;
+const PACE: u8 = 16;
+const RECALL: u8 = 17;
+const KEPT: u8 = 18;
+const RESEND: u8 = 19;
+const ENROLL: u8 = 20;
+const ENROLLED: u8 = 21;
+const REFUSED: u8 = 22;
+const BURIED: u8 = 23;
 
 /// Fuzz entry: decodes arbitrary bytes as a run of frames; must never panic, and must go forward.
 pub fn fuzz(mut bytes: &[u8]) {
@@ -195,30 +248,41 @@ impl Frame {
             Self::SnapshotEnd { .. } => SNAPSHOT_END,
             Self::Delta { .. } => DELTA,
             Self::Applied { .. } => APPLIED,
+            Self::Buried(_) => BURIED,
             Self::Revoke { .. } => REVOKE,
             Self::Revoked { .. } => REVOKED,
             Self::Ping => PING,
             Self::Pong => PONG,
             Self::Batch { .. } => BATCH,
             Self::Stored { .. } => STORED,
+            Self::Report(_) => REPORT,
+            Self::Noted { .. } => NOTED,
+            Self::Pace { .. } => PACE,
+            Self::Recall => RECALL,
+            Self::Kept { .. } => KEPT,
+            Self::Resend { .. } => RESEND,
+            Self::Enroll(_) => ENROLL,
+            Self::Enrolled(_) => ENROLLED,
+            Self::Refused { .. } => REFUSED,
         }
     }
 
     fn encode_payload(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Hello(hello) => {
-                out.put_u8(hello.role as u8);
-                out.put_u64(hello.node.0);
-                out.put_u64(hello.boot.0);
-                out.put_u64(hello.registry.0);
-                out.put_u64(hello.generation.0);
-            }
-            Self::Welcome { registry, generation }
-            | Self::SnapshotBegin { registry, generation }
-            | Self::Applied { registry, generation } => {
+            Self::Hello(hello) => hello.encode(out),
+            Self::Enroll(enroll) => enroll.encode(out),
+            Self::Enrolled(certificates) => certificates.encode(out),
+            Self::Refused { why } => out.put_bytes(why.as_bytes()),
+            Self::Welcome { registry, generation } | Self::SnapshotBegin { registry, generation } => {
                 out.put_u64(registry.0);
                 out.put_u64(generation.0);
             }
+            Self::Applied { registry, generation, sum } => {
+                out.put_u64(registry.0);
+                out.put_u64(generation.0);
+                out.put_u64(sum.0);
+            }
+            Self::Buried(digests) => digests.iter().for_each(|digest| out.extend_from_slice(&digest.0)),
             Self::SnapshotPart(changes) => changes.iter().for_each(|change| change.encode(out)),
             Self::SnapshotEnd { generation, changes } => {
                 out.put_u64(generation.0);
@@ -229,12 +293,20 @@ impl Frame {
                 out.put_u64(to.0);
                 changes.iter().for_each(|change| change.encode(out));
             }
-            Self::Revoke { revocation, digests } => {
+            Self::Revoke { revocation, cut_streams, digests } => {
                 out.put_u64(*revocation);
+                out.put_u8(u8::from(*cut_streams));
                 digests.iter().for_each(|digest| out.extend_from_slice(&digest.0));
             }
             Self::Revoked { revocation } => out.put_u64(*revocation),
-            Self::Ping | Self::Pong => {}
+            Self::Ping | Self::Pong | Self::Recall => {}
+            Self::Report(report) => report.encode(out),
+            Self::Noted { boot } => out.put_u64(boot.0),
+            Self::Pace { interval_ms } => out.put_u32(*interval_ms),
+            Self::Kept { spool, batches } | Self::Resend { spool, batches } => {
+                out.put_u64(spool.0);
+                batches.iter().for_each(|batch| out.put_u64(batch.0));
+            }
             Self::Batch { spool, batch, resent, events } => {
                 out.put_u64(spool.0);
                 out.put_u64(batch.0);
@@ -282,14 +354,17 @@ impl Frame {
 
     fn decode_payload(kind: u8, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match kind {
-            HELLO => Self::Hello(decode_hello(r)?),
+            HELLO => Self::Hello(Hello::decode(r)?),
+            ENROLL => Self::Enroll(Enroll::decode(r)?),
+            ENROLLED => Self::Enrolled(Certificates::decode(r)?),
+            REFUSED => Self::Refused { why: r.text("why", WHY_BYTES_MAX)?.to_owned() },
             WELCOME | SNAPSHOT_BEGIN | APPLIED => {
                 let registry = RegistryId(r.u64("registry")?);
                 let generation = Generation(r.u64("generation")?);
                 match kind {
                     WELCOME => Self::Welcome { registry, generation },
                     SNAPSHOT_BEGIN => Self::SnapshotBegin { registry, generation },
-                    _ => Self::Applied { registry, generation },
+                    _ => Self::Applied { registry, generation, sum: TableSum(r.u64("sum")?) },
                 }
             }
             SNAPSHOT_PART => Self::SnapshotPart(decode_changes(r)?),
@@ -302,13 +377,10 @@ impl Frame {
                 changes: decode_changes(r)?,
             },
             REVOKE => {
-                let revocation = r.u64("revocation")?;
-                let (digests, rest) = r.rest().as_chunks::<32>();
-                if !rest.is_empty() {
-                    return Err(DecodeError::Truncated("digests"));
-                }
-                Self::Revoke { revocation, digests: digests.iter().copied().map(KeyDigest).collect() }
+                let (revocation, cut_streams) = (r.u64("revocation")?, r.u8("cut_streams")? != 0);
+                Self::Revoke { revocation, cut_streams, digests: decode_digests(r)? }
             }
+            BURIED => Self::Buried(decode_digests(r)?),
             REVOKED => Self::Revoked { revocation: r.u64("revocation")? },
             PING => Self::Ping,
             PONG => Self::Pong,
@@ -322,23 +394,17 @@ impl Frame {
                 let refused = refused.iter().copied().map(u32::from_le_bytes).collect();
                 Self::Stored { spool, batch, refused }
             }
+            REPORT => Self::Report(Report::decode(r)?),
+            NOTED => Self::Noted { boot: BootId(r.u64("boot")?) },
+            PACE => Self::Pace { interval_ms: r.u32("interval_ms")? },
+            RECALL => Self::Recall,
+            KEPT | RESEND => {
+                let (spool, batches) = decode_batches(r)?;
+                if kind == KEPT { Self::Kept { spool, batches } } else { Self::Resend { spool, batches } }
+            }
             _ => return Err(DecodeError::Value { field: "the kind of a frame", value: kind.into() }),
         })
     }
-}
-
-fn decode_hello(r: &mut Reader<'_>) -> Result<Hello, DecodeError> {
-    Ok(Hello {
-        role: match r.u8("role")? {
-            1 => Role::Sync,
-            2 => Role::Ship,
-            value => return Err(DecodeError::Value { field: "role", value: value.into() }),
-        },
-        node: NodeId(r.u64("node")?),
-        boot: BootId(r.u64("boot")?),
-        registry: RegistryId(r.u64("registry")?),
-        generation: Generation(r.u64("generation")?),
-    })
 }
 
 fn decode_changes(r: &mut Reader<'_>) -> Result<Vec<Change>, DecodeError> {
@@ -349,6 +415,14 @@ fn decode_changes(r: &mut Reader<'_>) -> Result<Vec<Change>, DecodeError> {
     Ok(changes)
 }
 
+fn decode_digests(r: &mut Reader<'_>) -> Result<Vec<KeyDigest>, DecodeError> {
+    let (digests, rest) = r.rest().as_chunks::<32>();
+    if !rest.is_empty() {
+        return Err(DecodeError::Truncated("digests"));
+    }
+    Ok(digests.iter().copied().map(KeyDigest).collect())
+}
+
 fn decode_batch(r: &mut Reader<'_>) -> Result<Frame, DecodeError> {
     let (spool, batch) = (BootId(r.u64("spool")?), BatchSeq(r.u64("batch")?));
     let resent = r.u8("resent")? != 0;
@@ -356,6 +430,15 @@ fn decode_batch(r: &mut Reader<'_>) -> Result<Frame, DecodeError> {
         return Err(DecodeError::Truncated("events"));
     }
     Ok(Frame::Batch { spool, batch, resent, events: r.rest().to_vec() })
+}
+
+fn decode_batches(r: &mut Reader<'_>) -> Result<(BootId, Vec<BatchSeq>), DecodeError> {
+    let spool = BootId(r.u64("spool")?);
+    let (batches, rest) = r.rest().as_chunks::<8>();
+    if !rest.is_empty() {
+        return Err(DecodeError::Truncated("batches"));
+    }
+    Ok((spool, batches.iter().copied().map(u64::from_le_bytes).map(BatchSeq).collect()))
 }
 
 #[cfg(test)]

@@ -113,6 +113,19 @@ impl EventSeq {
         Self(Self::admitted(worker, count).0 | Self::NOT_ADMITTED)
     }
 
+    /// The worker that gave the number.
+    #[must_use]
+    pub fn worker(self) -> u16 {
+        // 15 bits are left.
+        u16::try_from((self.0 & !Self::NOT_ADMITTED) >> Self::COUNT_BITS).unwrap_or(u16::MAX)
+    }
+
+    /// Its count among those of its worker.
+    #[must_use]
+    pub fn count(self) -> u64 {
+        self.0 & ((1 << Self::COUNT_BITS) - 1)
+    }
+
     /// Whether an exchange was admitted under this number, so that a usage event has it.
     #[must_use]
     pub fn is_admitted(self) -> bool {
@@ -123,6 +136,34 @@ impl EventSeq {
 /// SHA-256 of a whole API key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyDigest(pub [u8; 32]);
+
+impl KeyDigest {
+    /// Reads 64 hex digits, in lower case.
+    #[must_use]
+    pub fn parse(hex: &str) -> Option<Self> {
+        let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+        if pairs.len() != 32 || !rest.is_empty() {
+            return None;
+        }
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let mut digest = [0; 32];
+        for (byte, [high, low]) in digest.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Some(Self(digest))
+    }
+}
+
+/// 64 hex digits.
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
 
 impl fmt::Debug for KeyDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,6 +182,15 @@ mod tests {
         assert_eq!(BootId::parse(&id.to_string()), Some(id));
         for bad in ["", "00abcdef0123456", "00abcdef012345678", "00ABCDEF01234567", "+0abcdef01234567"] {
             assert_eq!(BootId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn digests_read_back_what_they_write() {
+        let digest = KeyDigest(std::array::from_fn(|at| u8::try_from(at * 7).unwrap()));
+        assert_eq!(KeyDigest::parse(&digest.to_string()), Some(digest));
+        for bad in ["", &digest.to_string()[1..], &digest.to_string().to_uppercase(), &"g".repeat(64)] {
+            assert_eq!(KeyDigest::parse(bad), None, "{bad}");
         }
     }
 

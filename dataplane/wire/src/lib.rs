@@ -12,10 +12,14 @@ pub mod event;
 pub mod frame;
 /// Identifiers and counters, one type for each.
 pub mod id;
+/// Names in certificates, and enrolment tokens.
+pub mod identity;
 /// The form of API keys: prefix, alphabet, check.
 pub mod key_format;
 /// The spool's file format: segments and records.
 pub mod record;
+/// Which numbers a data plane gave out, and where the events are.
+pub mod report;
 /// The number behind `x-request-id`.
 pub mod request_id;
 /// Walking a segment: records, damage, torn tail.
@@ -23,3 +27,5 @@ pub mod segment_scan;
 /// What the data plane knows of the registry: keys, applications, aliases, deployments, settings; and changes
 /// of them.
 pub mod table;
+/// Whether two hold the same tables.
+pub mod table_sum;

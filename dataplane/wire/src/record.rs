@@ -109,6 +109,14 @@ pub enum Record {
         /// When the acknowledgement came, Unix time in milliseconds.
         acked_ms: u64,
     },
+    /// All batches up to this one are stored. Also where there is no record of each: acks for which a full
+    /// disk has no room are noted later, by one.
+    AckedTo {
+        /// The newest of them.
+        batch: BatchSeq,
+        /// When its acknowledgement came, Unix time in milliseconds.
+        acked_ms: u64,
+    },
     /// The events that were never sealed here, from this record's position back, live on in another spool.
     Adopted {
         /// That spool.
@@ -122,6 +130,7 @@ const EVENT: u8 = 1;
 const SEAL: u8 = 2;
 const ACK: u8 = 3;
 const ADOPTED: u8 = 4;
+const ACKED_TO: u8 = 5;
 
 /// Appends a record.
 pub fn append(out: &mut Vec<u8>, position: Position, record: &Record) {
@@ -133,6 +142,7 @@ pub fn append(out: &mut Vec<u8>, position: Position, record: &Record) {
         Record::Seal(_) => SEAL,
         Record::Ack { .. } => ACK,
         Record::Adopted { .. } => ADOPTED,
+        Record::AckedTo { .. } => ACKED_TO,
         Record::Unknown(kind) => *kind,
     };
     out.put_u64(u64::from(kind));
@@ -145,7 +155,7 @@ pub fn append(out: &mut Vec<u8>, position: Position, record: &Record) {
             out.put_u32(seal.day);
             out.put_u32(seal.count);
         }
-        Record::Ack { batch, acked_ms } => {
+        Record::Ack { batch, acked_ms } | Record::AckedTo { batch, acked_ms } => {
             out.put_u64(batch.0);
             out.put_u64(*acked_ms);
         }
@@ -237,6 +247,9 @@ fn read(bytes: &[u8], at: usize) -> Option<Step> {
             count: r.u32("count").ok()?,
         }),
         ACK => Record::Ack { batch: BatchSeq(r.u64("batch").ok()?), acked_ms: r.u64("acked_ms").ok()? },
+        ACKED_TO => {
+            Record::AckedTo { batch: BatchSeq(r.u64("batch").ok()?), acked_ms: r.u64("acked_ms").ok()? }
+        }
         ADOPTED => Record::Adopted { by: BootId(r.u64("by").ok()?) },
         other => Record::Unknown(other),
     };
@@ -263,6 +276,7 @@ mod tests {
             (Position(1), Record::Event(UsageEvent { ts_ms: 6, ..event })),
             (Position(2), Record::Seal(seal)),
             (Position(2), Record::Ack { batch: BatchSeq(1), acked_ms: 9 }),
+            (Position(2), Record::AckedTo { batch: BatchSeq(1), acked_ms: 9 }),
             (Position(2), Record::Adopted { by: BootId(4) }),
         ]
     }

@@ -311,7 +311,7 @@ fn decode_key(r: &mut Reader<'_>) -> Result<Key, DecodeError> {
     })
 }
 
-fn encode_allow(allow: Option<&Allow>, out: &mut Vec<u8>) {
+pub(crate) fn encode_allow(allow: Option<&Allow>, out: &mut Vec<u8>) {
     match allow {
         None => out.put_u8(0),
         Some(Allow::All) => out.put_u8(1),

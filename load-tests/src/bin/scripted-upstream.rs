@@ -39,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         models: arguments.models,
         event_interval: Duration::from_millis(arguments.event_interval_ms),
         record: arguments.record,
+        ..Options::default()
     })?;
     println!("{}", upstream.base_url());
     upstream.join();

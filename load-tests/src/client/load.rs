@@ -74,8 +74,10 @@ pub struct Plan {
     pub pace: Pace,
     /// In a closed loop, the time in which the connections begin, one after the other.
     pub ramp: Duration,
-    /// The requests, taken in turn.
+    /// The requests.
     pub templates: Vec<Template>,
+    /// Which of them a connection sends.
+    pub order: Order,
     /// Whether to look for `usage` in answers.
     pub count_usage: bool,
     /// Counts stamped events as they come, for whoever wants to know while it runs.
@@ -95,10 +97,20 @@ impl Plan {
             pace: Pace::Closed,
             ramp: Duration::ZERO,
             templates,
+            order: Order::InTurn,
             count_usage: true,
             events_seen: None,
         }
     }
+}
+
+/// Which template a connection sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// All connections together take one after the other: clients behind a balancer that mixes them.
+    InTurn,
+    /// The same one each time: a connection is a client with one key.
+    OneEach,
 }
 
 /// Carries a plan out, and returns when all of it is through.

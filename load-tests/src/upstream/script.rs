@@ -3,7 +3,9 @@
 //! The gateway passes no request header on that could carry instructions, so a script finds its requests by
 //! the model they name, by their path, or by nothing but their order. It answers `times` of them, then stands
 //! aside. The first script in the list that matches and still has an answer left is taken; without one the
-//! upstream answers as a model server would. Everything here can also be sent as JSON to `POST /script`.
+//! upstream answers as a model server would. Everything here can also be sent as JSON to `POST /script`. The
+//! body does pass: a request may bring a script of its own as its member `script`, which goes before all
+//! others, so that many at once can each meet their own fault.
 
 use serde::{Deserialize, Serialize};
 
@@ -89,8 +91,10 @@ pub enum After {
     Keep,
     /// It is closed in order (FIN).
     Close,
-    /// It is broken off (RST).
+    /// It is broken off (RST), where the answer is cut once the peer has read what came before.
     Reset,
+    /// It is broken off (RST) at once: what the peer has not read yet is lost.
+    Abort,
     /// It stays open, and silent.
     Stall,
     /// It stays open, and is closed when no request has come for so many milliseconds.

@@ -109,7 +109,7 @@ impl Connection {
                 After::Keep => {}
                 After::CloseIdle(ms) => idle_limit = Some(Duration::from_millis(ms)),
                 After::Close => return Ok(()),
-                After::Reset => {
+                After::Reset | After::Abort => {
                     socket::reset_on_close(self.stream.as_raw_fd());
                     return Ok(());
                 }
@@ -168,9 +168,11 @@ impl Connection {
         let shared = Arc::clone(&self.shared);
         let options = &shared.options;
         let path = request.path.strip_prefix(options.prefix.as_str()).unwrap_or("");
-        let ask = Ask::read(path, &request.body);
+        let mut ask = Ask::read(path, &request.body);
+        let own = ask.as_mut().and_then(|ask| ask.script.take());
         let model = ask.as_ref().map_or("", |ask| ask.model.as_str());
-        let script = scripts.then(|| shared.take_script(model, request.path)).flatten();
+        let listed = || scripts.then(|| shared.take_script(model, request.path)).flatten();
+        let script = own.map(|script| *script).or_else(listed);
         let shaped = match &ask {
             Some(ask) => Shaped::model(ask, script.as_ref().is_some_and(|script| script.stamp)),
             None if path == "/models" => Shaped::models(&options.models),
@@ -191,6 +193,7 @@ impl Connection {
     async fn carry_out(&mut self, answer: Prepared) -> io::Result<After> {
         if !answer.model.is_empty() {
             self.shared.count(&answer.model, |totals| totals.requests += 1);
+            self.shared.count_exchange(answer.tokens.0, |told| told.requests += 1);
         }
         let steps = Rc::clone(&answer.steps);
         let mut after = After::Keep;
@@ -200,11 +203,7 @@ impl Connection {
             match step {
                 Step::Send(bytes) => self.send(Rc::clone(bytes)).await?,
                 Step::Stamp(bytes, at) => self.send(stamped(bytes, *at)).await?,
-                Step::Report => self.shared.count(&answer.model, |totals| {
-                    totals.reported += 1;
-                    totals.prompt_tokens += answer.tokens.0;
-                    totals.completion_tokens += answer.tokens.1;
-                }),
+                Step::Report => self.report(&answer),
                 Step::Pause(time) => {
                     due += *time;
                     self.pacer.until(due).await;
@@ -222,6 +221,19 @@ impl Connection {
         }
         self.last = (!answer.path.is_empty()).then_some(answer);
         Ok(after)
+    }
+
+    fn report(&self, answer: &Prepared) {
+        let (prompt, completion) = answer.tokens;
+        self.shared.count(&answer.model, |totals| {
+            totals.reported += 1;
+            totals.prompt_tokens += prompt;
+            totals.completion_tokens += completion;
+        });
+        self.shared.count_exchange(prompt, |told| {
+            told.reported += 1;
+            told.completion_tokens += completion;
+        });
     }
 
     async fn send(&mut self, bytes: Rc<Vec<u8>>) -> io::Result<()> {

@@ -38,6 +38,17 @@ pub struct Totals {
     pub completion_tokens: u64,
 }
 
+/// The upstream's own count for one exchange.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Told {
+    /// How often it was asked for.
+    pub requests: u32,
+    /// How often its usage was told, or begun to be told.
+    pub reported: u32,
+    /// The completion tokens that were told.
+    pub completion_tokens: u64,
+}
+
 #[derive(Default)]
 struct GateState {
     open: bool,
@@ -60,6 +71,7 @@ pub(crate) struct Shared {
     scripts_active: AtomicUsize,
     received: Mutex<VecDeque<Received>>,
     ledger: Mutex<BTreeMap<String, Totals>>,
+    exchanges: Mutex<HashMap<u64, Told>>,
     gates: Mutex<BTreeMap<String, GateState>>,
     gate_reached: Condvar,
     live: Mutex<HashMap<u64, Live>>,
@@ -133,11 +145,23 @@ impl Shared {
         lock(&self.ledger).clone()
     }
 
+    /// Counts for one exchange, where that is wanted.
+    pub(crate) fn count_exchange(&self, number: u64, add: impl FnOnce(&mut Told)) {
+        if self.options.keep_exchanges {
+            add(lock(&self.exchanges).entry(number).or_default());
+        }
+    }
+
+    pub(crate) fn exchanges(&self) -> HashMap<u64, Told> {
+        lock(&self.exchanges).clone()
+    }
+
     /// Forgets what was received and counted, and all scripts and gates.
     pub(crate) fn reset(&self) {
         self.clear_scripts();
         lock(&self.received).clear();
         lock(&self.ledger).clear();
+        lock(&self.exchanges).clear();
         lock(&self.gates).clear();
         self.requests.store(0, Ordering::Relaxed);
         self.connections.store(0, Ordering::Relaxed);

@@ -19,6 +19,8 @@ pub(super) struct Segment {
     pub(super) events: Vec<(u64, UsageEvent)>,
     pub(super) seals: Vec<Seal>,
     pub(super) acks: Vec<BatchSeq>,
+    /// All batches up to this one are acknowledged.
+    pub(super) acked_to: BatchSeq,
     pub(super) adopted: Vec<BootId>,
     /// Records of kinds that this version does not know.
     pub(super) unknown: u64,
@@ -49,6 +51,7 @@ pub(super) fn parse(file: String, bytes: &[u8]) -> Option<Segment> {
         events: Vec::new(),
         seals: Vec::new(),
         acks: Vec::new(),
+        acked_to: BatchSeq(0),
         adopted: Vec::new(),
         unknown: 0,
         damage: Vec::new(),
@@ -92,6 +95,7 @@ fn keep(segment: &mut Segment, position: u64, record: Record) {
         Record::Event(event) => segment.events.push((position, event)),
         Record::Seal(seal) => segment.seals.push(seal),
         Record::Ack { batch, .. } => segment.acks.push(batch),
+        Record::AckedTo { batch, .. } => segment.acked_to = segment.acked_to.max(batch),
         Record::Adopted { by } => segment.adopted.push(by),
         Record::Unknown(_) => segment.unknown += 1,
     }

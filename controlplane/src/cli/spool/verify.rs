@@ -70,6 +70,7 @@ struct Spool {
     events: BTreeMap<u64, UsageEvent>,
     seals: BTreeMap<u64, Seal>,
     acked: BTreeSet<u64>,
+    acked_to: u64,
     /// The lowest position that the oldest segment may hold: what came before was stored and deleted.
     first: u64,
 }
@@ -81,6 +82,7 @@ impl Spool {
             events: BTreeMap::new(),
             seals: BTreeMap::new(),
             acked: BTreeSet::new(),
+            acked_to: 0,
             first: first.unwrap_or_default(),
         };
         for segment in segments {
@@ -97,6 +99,7 @@ impl Spool {
                     ));
                 }
             }
+            spool.acked_to = spool.acked_to.max(segment.acked_to.0);
             spool.acked.extend(segment.acks.iter().map(|batch| batch.0));
         }
         spool
@@ -152,7 +155,8 @@ impl Spool {
 
     fn row(&self, name: &str, segments: &[&Segment], ok: bool) -> Value {
         let sealed: u64 = self.seals.values().map(|seal| u64::from(seal.count)).sum();
-        let acked = self.seals.values().filter(|seal| self.acked.contains(&seal.batch.0));
+        let is_acked = |seal: &&Seal| seal.batch.0 <= self.acked_to || self.acked.contains(&seal.batch.0);
+        let acked = self.seals.values().filter(is_acked);
         json!({
             "spool": name,
             "node": segments.iter().find_map(|s| s.header.as_ref().ok()).map(|h| h.node.to_string()),

@@ -100,12 +100,24 @@ pub fn write(dir: &Path, port: u16, memory_bytes_max: u64) -> io::Result<Endpoin
     };
     replace(&users_file(dir), &users_xml(&passwords, memory_bytes_max))?;
     replace(&config_file(dir), &config_xml(dir, memory_bytes_max))?;
-    Ok(Endpoint {
+    Ok(endpoint(passwords, port))
+}
+
+/// Where an engine of this directory serves, if it serves on `port`.
+///
+/// # Errors
+/// When it never ran, or the passwords' file is damaged.
+pub fn read(dir: &Path, port: u16) -> io::Result<Endpoint> {
+    Ok(endpoint(passwords(dir)?, port))
+}
+
+fn endpoint(passwords: Passwords, port: u16) -> Endpoint {
+    Endpoint {
         url: format!("http://127.0.0.1:{port}"),
         user: WRITER.to_owned(),
         password: passwords.liutong,
         analyst_password: passwords.analyst,
-    })
+    }
 }
 
 /// The writer's password, if everything that ClickHouse must find is there.

@@ -1,6 +1,7 @@
 //! Answers: rows as ClickHouse sends them, and as they are handed on, with what their ids are called.
 
 use clickhouse::Row;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DIMENSIONS, Dimension, UsageQuery};
@@ -15,7 +16,7 @@ pub struct UsageReport {
 }
 
 /// One row of a report. Dimensions that it is not grouped by are absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, JsonSchema, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it: an id, and what it is called")]
 pub struct UsageSum {
     /// The beginning of the row's hour, day or month (RFC 3339); absent for the whole span.
@@ -78,7 +79,7 @@ pub(super) struct SumRow {
 }
 
 /// One usage event, with what its ids are called.
-#[derive(Debug, Clone, PartialEq, Eq, Row, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Row, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "columns of usage_events, described at UsageRow")]
 pub struct StoredEvent {
     /// RFC 3339.

@@ -113,27 +113,19 @@ async fn lists_of_models_reach_data_planes_as_they_were_meant() {
 async fn a_revoked_key_stays_revoked() {
     let registry = demo().await;
     let (key, secret, _) = registry.create_key(new_key()).await.unwrap();
-    let wanted = [key.id.clone()];
-    let revoked = registry.revoke_keys(&wanted).await.unwrap();
-    assert_eq!(revoked.keys[0].status, KeyStatus::Revoked);
-    assert_eq!(revoked.digests, [secret.digest()]);
-    let again = registry.revoke_keys(&wanted).await.unwrap();
+    let revoked = registry.revoke_key(&key.id).await.unwrap();
+    assert_eq!((&revoked.keys[..], &revoked.digests[..]), (&[key.id.clone()][..], &[secret.digest()][..]));
+    let first = registry.key(&key.id).await.unwrap();
+    assert_eq!(first.status, KeyStatus::Revoked);
+    let again = registry.revoke_key(&key.id).await.unwrap();
     assert_eq!((again.generation, &again.digests), (revoked.generation, &revoked.digests));
-    assert_eq!(again.keys[0].revoked_ms, revoked.keys[0].revoked_ms);
+    assert_eq!(registry.key(&key.id).await.unwrap().revoked_ms, first.revoked_ms);
     let patch = KeyPatch { expires_ms: Some(None), ..KeyPatch::default() };
     assert!(matches!(registry.update_key(&key.id, patch).await, Err(RegistryError::Conflict(_))));
     let team = TeamPatch { plan: Some(Some("gold".into())), ..TeamPatch::default() };
     registry.update_team("demo", team).await.unwrap();
     assert!(snapshot(&registry).await.contains(&Change::NoKey(secret.digest())));
     assert!(!snapshot(&registry).await.iter().any(|change| matches!(change, Change::Key(_))));
-}
-
-#[tokio::test]
-async fn one_unknown_key_among_several_revokes_none() {
-    let registry = demo().await;
-    let key = registry.create_key(new_key()).await.unwrap().0.id;
-    assert!(registry.revoke_keys(&[key.clone(), "key_nothing".into()]).await.is_err());
-    assert_eq!(registry.key(&key).await.unwrap().status, KeyStatus::Active);
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ async fn snapshots_that_nobody_reads_on_leave_connections_for_the_rest() {
     let mut next = std::pin::pin!(registry.snapshot());
     assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(next.as_mut().poll(cx).is_pending())).await);
     let key = registry.create_key(new_key()).await.unwrap().0;
-    registry.revoke_keys(&[key.id]).await.unwrap();
+    registry.revoke_key(&key.id).await.unwrap();
     held.pop();
     assert_eq!(next.await.unwrap().generation(), registry.generation().await.unwrap());
 }

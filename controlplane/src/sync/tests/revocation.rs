@@ -3,6 +3,12 @@
 use std::time::Instant;
 
 use super::*;
+use crate::publish::receipt::Receipt;
+use crate::registry::revocation::Which;
+
+fn waited_for(receipt: &Receipt) -> Vec<NodeId> {
+    receipt.pending.iter().map(|one| one.node).collect()
+}
 
 #[tokio::test]
 async fn a_revocation_returns_with_a_receipt_of_every_confirmed_node() {
@@ -13,7 +19,7 @@ async fn a_revocation_returns_with_a_receipt_of_every_confirmed_node() {
     one.read_to(now).await;
     two.read_to(now).await;
     let hub = plane.hub.clone();
-    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let receipt = tokio::spawn(async move { hub.revoke(Which::Key("leaked".into()), false).await.unwrap() });
     for data_plane in [&mut one, &mut two] {
         let (revocation, digests) = data_plane.revocation().await;
         assert_eq!(digests, [digest]);
@@ -31,8 +37,8 @@ async fn a_node_that_is_away_is_pending_and_is_not_waited_for() {
     drop(DataPlane::connect(&plane, 7).await);
     until(|| plane.hub.connected().is_empty()).await;
     let begun = Instant::now();
-    let receipt = plane.hub.revoke(&["leaked".into()]).await.unwrap();
-    assert_eq!((receipt.nodes, receipt.pending), (vec![], vec![NodeId(7)]));
+    let receipt = plane.hub.revoke(Which::Key("leaked".into()), false).await.unwrap();
+    assert_eq!((receipt.nodes.len(), waited_for(&receipt)), (0, vec![NodeId(7)]));
     assert!(begun.elapsed() < crate::publish::REVOKE_WAIT_MAX);
 }
 
@@ -44,11 +50,11 @@ async fn a_node_that_leaves_unconfirmed_is_pending_and_is_not_waited_for() {
     data_plane.read_to(plane.registry.generation().await.unwrap()).await;
     let hub = plane.hub.clone();
     let begun = Instant::now();
-    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let receipt = tokio::spawn(async move { hub.revoke(Which::Key("leaked".into()), false).await.unwrap() });
     data_plane.revocation().await;
     drop(data_plane);
     let receipt = receipt.await.unwrap();
-    assert_eq!((receipt.nodes, receipt.pending), (vec![], vec![NodeId(7)]));
+    assert_eq!((receipt.nodes.len(), waited_for(&receipt)), (0, vec![NodeId(7)]));
     assert!(begun.elapsed() < crate::publish::REVOKE_WAIT_MAX);
 }
 
@@ -60,12 +66,12 @@ async fn a_node_that_does_not_answer_is_pending_after_the_limit() {
     data_plane.read_to(plane.registry.generation().await.unwrap()).await;
     let hub = plane.hub.clone();
     let begun = tokio::time::Instant::now();
-    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let receipt = tokio::spawn(async move { hub.revoke(Which::Key("leaked".into()), false).await.unwrap() });
     // It has the frame, and says nothing.
     data_plane.revocation().await;
     let receipt = receipt.await.unwrap();
     assert!(begun.elapsed() >= crate::publish::REVOKE_WAIT_MAX);
-    assert_eq!((receipt.nodes, receipt.pending), (vec![], vec![NodeId(7)]));
+    assert_eq!((receipt.nodes.len(), waited_for(&receipt)), (0, vec![NodeId(7)]));
 }
 
 #[tokio::test]
@@ -75,7 +81,7 @@ async fn applying_the_generation_of_a_revocation_confirms_it_too() {
     let mut data_plane = DataPlane::connect(&plane, 7).await;
     data_plane.read_to(plane.registry.generation().await.unwrap()).await;
     let hub = plane.hub.clone();
-    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let receipt = tokio::spawn(async move { hub.revoke(Which::Key("leaked".into()), false).await.unwrap() });
     while data_plane.keys.get(&digest) != Some(&false) {
         match data_plane.frame().await {
             Frame::Delta { to, changes, .. } => {
@@ -98,7 +104,7 @@ async fn connecting_with_the_generation_of_a_revocation_confirms_it_too() {
     let mut data_plane = DataPlane::connect(&plane, 7).await;
     data_plane.read_to(plane.registry.generation().await.unwrap()).await;
     let hub = plane.hub.clone();
-    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let receipt = tokio::spawn(async move { hub.revoke(Which::Key("leaked".into()), false).await.unwrap() });
     data_plane.revocation().await;
     // It has applied the revocation, and its connection breaks before it can say so.
     let now = plane.registry.generation().await.unwrap();
@@ -117,7 +123,7 @@ async fn a_revocation_goes_ahead_of_the_deltas_that_wait() {
         plane.new_key(&n.to_string()).await;
     }
     let hub = plane.hub.clone();
-    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let receipt = tokio::spawn(async move { hub.revoke(Which::Key("leaked".into()), false).await.unwrap() });
     let Some(Frame::Revoke { revocation, .. }) = urgent.recv().await else { panic!() };
     assert!(deltas.try_recv().is_ok(), "deltas were waiting, and the revocation did not wait behind them");
     plane.hub.revoked(attached.session, revocation);
@@ -136,15 +142,16 @@ async fn keys_revoked_while_a_snapshot_is_sent_are_gone_at_its_end() {
     let (registry, generation) = (RegistryId(0), Generation(0));
     let hello = Hello { role: Role::Sync, node: NodeId(7), boot: BootId(1), registry, generation };
     framed.writer.write(&Frame::Hello(hello)).await.unwrap();
+    framed.writer.write(&Frame::Buried(vec![])).await.unwrap();
     plane.connected(7).await;
     // Nothing is read yet: the snapshot is longer than the socket's buffer, so it can't be all under way.
     let hub = plane.hub.clone();
-    let receipt = tokio::spawn(async move { hub.revoke(&["leaked".into()]).await.unwrap() });
+    let receipt = tokio::spawn(async move { hub.revoke(Which::Key("leaked".into()), false).await.unwrap() });
     until(|| plane.hub.revocations_waiting() == 1).await;
     let (mut state, mut confirmed) = (None, false);
     loop {
         match framed.read(1 << 24).await.unwrap() {
-            Frame::Revoke { revocation, digests } => {
+            Frame::Revoke { revocation, digests, .. } => {
                 assert_eq!(digests, [digest]);
                 framed.writer.write(&Frame::Revoked { revocation }).await.unwrap();
                 confirmed = true;

@@ -95,6 +95,31 @@ fn a_bad_member_is_refused_by_its_own_error() {
 }
 
 #[test]
+fn a_key_of_any_length_hides_no_member_behind_it() {
+    // What is hidden from us and not from the upstream would be served without having been allowed.
+    for len in 0..100 {
+        let key = "k".repeat(len);
+        for (members, name) in [
+            (r#""model":"a","model":"b""#, "model"),
+            (r#""stream":true,"model":"a","stream":false"#, "stream"),
+        ] {
+            let body = format!(r#"{{"{key}":0,{members}}}"#);
+            assert_eq!(scan(&body), Err(ScanError::DuplicateMember(name)), "key of {len}");
+        }
+    }
+}
+
+#[test]
+fn of_two_faults_the_first_is_told_however_the_body_is_split() {
+    for (body, error) in [
+        (r#"{"model":"a","model":"b",?}"#, ScanError::DuplicateMember("model")),
+        (r#"{"model":"a",?,"model":"b"}"#, ScanError::InvalidJson { at: 13 }),
+    ] {
+        assert_eq!(scan(body), Err(error), "{body}");
+    }
+}
+
+#[test]
 fn stream_options_are_looked_at_only_where_the_answer_is_streamed() {
     for (stream, options, streamed) in
         [("true", "{}", true), ("false", "[1]", false), ("null", "\"x\"", false), ("false", "{}", false)]

@@ -97,14 +97,19 @@ impl<'a> Reader<'a> {
             self.at += 4;
             return (null && self.ends_value()).then_some(None);
         }
-        let rest = &self.bytes[self.at..];
-        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let leading_zero = digits > 1 && rest[0] == b'0';
+        let (start, mut number) = (self.at, 0_u64);
+        while let Some(digit) =
+            self.bytes.get(self.at).map(|byte| byte.wrapping_sub(b'0')).filter(|&digit| digit < 10)
+        {
+            // What this makes of more digits than fit is looked at by nobody.
+            number = number.wrapping_mul(10).wrapping_add(digit.into());
+            self.at += 1;
+        }
+        let digits = self.at - start;
+        let leading_zero = digits > 1 && self.bytes[start] == b'0';
         if digits == 0 || digits > DIGITS_MAX || leading_zero {
             return None;
         }
-        let number = rest[..digits].iter().fold(0_u64, |number, byte| number * 10 + u64::from(byte - b'0'));
-        self.at += digits;
         self.ends_value().then(|| u32::try_from(number).ok())
     }
 

@@ -129,7 +129,7 @@ fn a_crash_between_taking_over_and_the_mark_for_it_doubles_nothing() {
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("lock"), b"").unwrap();
         let header = SegmentHeader { spool: BootId(2), node: NODE, first: Position(0), created_ms: 1 };
-        let mut segment = Segment::create(&dir, &header, ANNEX_BYTES).unwrap();
+        let mut segment = Segment::create(&Os, &dir, &header, ANNEX_BYTES).unwrap();
         let mut bytes = Vec::new();
         for (position, record) in records(&place.spool(1)) {
             wire::record::append(&mut bytes, position, &record);
@@ -201,7 +201,7 @@ fn damage_in_the_middle_loses_only_what_it_hit_and_is_set_aside() {
         (figures.appended, figures.sealed) == (35, 30)
     });
     drop(pipeline);
-    let path = place.spool(1).join(list(&place.spool(1)).unwrap()[0].to_string());
+    let path = place.spool(1).join(list(&Os, &place.spool(1)).unwrap()[0].to_string());
     let mut bytes = fs::read(&path).unwrap();
     let spots: Vec<usize> = Scan::new(&bytes)
         .filter_map(|found| match found {
@@ -232,7 +232,7 @@ fn damage_in_the_middle_loses_only_what_it_hit_and_is_set_aside() {
 fn a_torn_tail_costs_nothing_that_was_whole() {
     let place = Place::new();
     let seqs = killed_with_ten_unsealed(&place, 1);
-    let path = place.spool(1).join(list(&place.spool(1)).unwrap()[0].to_string());
+    let path = place.spool(1).join(list(&Os, &place.spool(1)).unwrap()[0].to_string());
     let mut bytes = fs::read(&path).unwrap();
     let end = SEGMENT_HEADER_BYTES + 10 * wire::record::EVENT_RECORD_BYTES;
     bytes[end..end + 77].fill(0x5a);
@@ -276,7 +276,7 @@ fn a_spool_of_the_past_is_deleted_once_all_of_it_is_acked_and_retention_is_over(
     let (pipeline, _pools) = start(place.config(3));
     until("acked", || pipeline.figures().acked == 1);
     drop(pipeline);
-    assert!(matches!(records(&place.spool(1)).last(), Some((_, Record::Ack { batch: BatchSeq(1), .. }))));
+    assert!(matches!(records(&place.spool(1)).last(), Some((_, Record::AckedTo { batch: BatchSeq(1), .. }))));
     let (pipeline, _pools) = start(PipelineConfig { retention: Duration::ZERO, ..place.config(4) });
     until("deleted", || !place.spool(1).exists());
     drop(pipeline);

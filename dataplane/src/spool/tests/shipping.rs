@@ -172,7 +172,7 @@ fn acked_segments_stay_for_the_retention_and_go_after_it() {
             ..place.config(1)
         };
         let (pipeline, mut pools) = start(config);
-        let first = list(&place.spool(1)).unwrap()[0];
+        let first = list(&Os, &place.spool(1)).unwrap()[0];
         // More than a segment holds.
         settle_many(&mut pools[0], 170_000);
         until("all acked", || pipeline.figures().acked == 170_000);

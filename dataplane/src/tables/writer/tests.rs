@@ -1,8 +1,8 @@
 //! Whatever order changes come in, the tables end in the same state, and a revoked key never comes back.
 
 use super::*;
-use wire::id::{ApplicationId, AttributionId, KeyId};
-use wire::table::{Allow, Application, Key};
+use wire::id::{AttributionId, KeyId};
+use wire::table::Key;
 
 fn key(number: u8) -> Key {
     Key {
@@ -58,7 +58,7 @@ fn a_key_without_a_list_inherits_its_applications() {
 fn every_change_moves_the_revision() {
     let (mut writer, tables) = start();
     let mut last = tables.revision();
-    writer.revoke(&[key(2).digest]);
+    writer.revoke(&[key(2).digest], false);
     assert!(tables.revision() > last);
     last = tables.revision();
     writer.apply(Generation(10), Generation(11), vec![Change::Key(key(4))]);
@@ -77,7 +77,7 @@ fn a_delta_with_a_gap_before_it_is_refused_and_an_old_one_changes_nothing() {
 #[test]
 fn a_revoked_key_never_comes_back() {
     let (mut writer, tables) = start();
-    writer.revoke(&[key(1).digest]);
+    writer.revoke(&[key(1).digest], false);
     assert!(tables.caller(&key(1).digest).is_none());
     writer.apply(Generation(10), Generation(11), vec![Change::Key(key(1))]);
     assert!(tables.caller(&key(1).digest).is_none(), "by a delta");
@@ -119,4 +119,36 @@ fn a_deployment_that_cannot_be_used_serves_nothing_and_stops_nothing() {
     assert_eq!(served, [DeploymentId(2)]);
     writer.apply(Generation(13), Generation(14), vec![Change::NoAlias(AliasId(5))]);
     assert!(tables.routes().aliases.is_empty());
+}
+
+/// What the registry would say of the same entries.
+fn sum_of(entries: &[Change]) -> TableSum {
+    let mut sum = TableSum::default();
+    entries.iter().filter_map(table_sum::of).for_each(|hash| sum.add(hash));
+    sum
+}
+
+#[test]
+fn the_sum_is_that_of_what_the_tables_hold_however_it_got_there() {
+    let alias = Alias { id: AliasId(5), name: "m".into(), created_s: 1, deployments: vec![DeploymentId(1)] };
+    let application = |allow| Change::Application(Application { id: ApplicationId(1), allow });
+    let moved = Key { attribution: AttributionId(77), ..key(2) };
+    let whole =
+        [application(Allow::All), Change::Key(moved.clone()), Change::Key(key(4)), Change::Alias(alias)];
+    let (mut writer, _) = start();
+    writer.revoke(&[key(1).digest, key(9).digest], false);
+    let changes = [&whole[..], &[Change::Key(key(3)), Change::Key(key(9))]].concat();
+    assert!(writer.apply(Generation(10), Generation(11), changes.clone()));
+    assert!(writer.apply(Generation(10), Generation(11), changes), "a second time changes nothing");
+    let gone = [key(3).digest, key(8).digest].map(Change::NoKey);
+    assert!(writer.apply(Generation(11), Generation(12), gone.to_vec()));
+    assert_eq!(writer.sum(), sum_of(&whole));
+    let same = writer.sum();
+    // The same by a snapshot; what is buried does not count.
+    writer.replace(snapshot(
+        12,
+        [&whole[..], &[Change::Key(key(9)), Change::Key(key(2))], &[whole[1].clone()]].concat(),
+    ));
+    assert_eq!(writer.sum(), same);
+    assert_ne!(sum_of(&whole[1..]), same);
 }

@@ -1,7 +1,7 @@
 //! Every frame reads back; none is taken before it is whole; damage is refused.
 
 use super::*;
-use crate::id::AliasId;
+use crate::id::{AliasId, NodeId};
 
 fn samples() -> Vec<Frame> {
     let (registry, generation) = (RegistryId(5), Generation(6));
@@ -13,13 +13,28 @@ fn samples() -> Vec<Frame> {
         Frame::SnapshotPart(changes.clone()),
         Frame::SnapshotEnd { generation, changes: 2 },
         Frame::Delta { from: Generation(5), to: generation, changes },
-        Frame::Applied { registry, generation },
-        Frame::Revoke { revocation: 3, digests: vec![KeyDigest([7; 32]), KeyDigest([8; 32])] },
+        Frame::Applied { registry, generation, sum: TableSum(9) },
+        Frame::Buried(vec![KeyDigest([7; 32])]),
+        Frame::Buried(vec![]),
+        Frame::Revoke {
+            revocation: 3,
+            cut_streams: true,
+            digests: vec![KeyDigest([7; 32]), KeyDigest([8; 32])],
+        },
         Frame::Revoked { revocation: 3 },
         Frame::Ping,
         Frame::Pong,
         Frame::Batch { spool: BootId(2), batch: BatchSeq(1), resent: true, events: vec![9; 160] },
         Frame::Stored { spool: BootId(2), batch: BatchSeq(1), refused: vec![4, 5] },
+        Frame::Report(Report { at_ms: 7, ..Report::default() }),
+        Frame::Noted { boot: BootId(2) },
+        Frame::Pace { interval_ms: 3000 },
+        Frame::Recall,
+        Frame::Kept { spool: BootId(2), batches: vec![BatchSeq(1), BatchSeq(9)] },
+        Frame::Resend { spool: BootId(2), batches: vec![] },
+        Frame::Enroll(Enroll { node: NodeId(1), token: b"t".to_vec(), public_key: vec![4; 65] }),
+        Frame::Enrolled(Certificates { node: vec![1; 600], authority: vec![2; 500] }),
+        Frame::Refused { why: "the node was removed".into() },
     ]
 }
 

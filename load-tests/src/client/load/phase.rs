@@ -11,7 +11,7 @@ use dataplane::tls::CIPHER_BYTES;
 
 use super::connection::{Connection, Seen};
 use super::report::{LATENCY_NS_MAX, LabelTotals};
-use super::{Amount, Pace, Plan, Report};
+use super::{Amount, Order, Pace, Plan, Report};
 use crate::clock::{Pacer, monotonic_ns};
 
 /// A pause after a failure: a peer that refuses must not be hammered.
@@ -144,7 +144,7 @@ impl Phase {
                     return None;
                 }
                 self.sent.set(number + 1);
-                Some(Turn { template: self.template(number), due: None })
+                Some(Turn { template: self.template(connection, number), due: None })
             }
             Pace::Rate(rate) => {
                 // Connection c has the requests c, c + n, c + 2n of all n connections.
@@ -160,13 +160,18 @@ impl Phase {
                 }
                 let due = self.started + after;
                 self.pacer.until(due).await;
-                Some(Turn { template: self.template(number), due: Some(due) })
+                Some(Turn { template: self.template(connection, number), due: Some(due) })
             }
         }
     }
 
-    fn template(&self, number: u64) -> usize {
-        usize::try_from(number).unwrap_or(usize::MAX) % self.templates.len()
+    /// What `connection` sends as the request of this number.
+    fn template(&self, connection: usize, number: u64) -> usize {
+        let number = match self.plan.order {
+            Order::InTurn => usize::try_from(number).unwrap_or(usize::MAX),
+            Order::OneEach => connection,
+        };
+        number % self.templates.len()
     }
 
     /// Notes a new connection, and whether it resumed a TLS session.

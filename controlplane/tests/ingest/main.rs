@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+/// ClickHouse that fails, before and after it has done what it was asked.
+mod faults;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +14,13 @@ use controlplane::clickhouse::engine::{EngineHandle, EngineOptions};
 use controlplane::clickhouse::rollup::{Rollup, RollupOptions};
 use controlplane::ingest::store::{Connection, UsageStore};
 use controlplane::ingest::{Batch, Ingest, names};
-use controlplane::registry::Registry;
+use controlplane::keys::Secret;
 use controlplane::registry::application::NewApplication;
 use controlplane::registry::key::NewKey;
 use controlplane::registry::model::Deployment;
 use controlplane::registry::organization::NewOrganization;
 use controlplane::registry::team::{NewTeam, TeamPatch};
+use controlplane::registry::{Place, Registry};
 use tokio_util::sync::CancellationToken;
 use wire::event::{Endpoint, Tokens, UsageEvent, UsageSource};
 use wire::id::{AliasId, AttributionId, BatchSeq, BootId, DeploymentId, EventSeq, NodeId};
@@ -25,7 +29,11 @@ use wire::table::{Dialect, OnDisconnect};
 const TS_MS: u64 = 1_795_000_000_000;
 
 async fn registry(dir: &std::path::Path) -> Arc<Registry> {
-    let registry = Registry::open(&dir.join("registry.db")).await.unwrap();
+    let place = match load_tests::postgres::database_if_chosen() {
+        Some(url) => Place::Postgres(Secret::new(url)),
+        None => Place::File(dir.join("registry.db")),
+    };
+    let registry = Registry::open(place).await.unwrap();
     let name = || "demo".to_owned();
     registry.create_organization(NewOrganization { name: name(), ..Default::default() }).await.unwrap();
     let team =

@@ -1,0 +1,4 @@
+//! See `dataplane::checks::http2_request`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dataplane::checks::http2_request(data));

@@ -1,0 +1,78 @@
+//! A request body beside `serde_json`: the same model, and after the splice the same document but for what
+//! was to change.
+
+use serde_json::Value;
+
+use crate::body::rewrite::{UsageAsk, plan};
+use crate::body::scan::{self, MODEL_BYTES_MAX, RequestKind, RequestScan, ScanError, ScannedRequest};
+use crate::json::text::escape;
+
+/// What the upstream calls the model: longer than most, and with something to escape.
+const UPSTREAM_MODEL: &str = "an \"upstream's\" \\ model";
+
+/// A request body: what it says, and what becomes of it.
+pub fn model(data: &[u8]) {
+    scan::fuzz(data);
+    let theirs: Option<Value> = serde_json::from_slice(data).ok().filter(Value::is_object);
+    for kind in [RequestKind::Streamable, RequestKind::Whole] {
+        match (scanned(kind, data), &theirs) {
+            (Ok(ours), _) => {
+                if let Some(theirs) = &theirs {
+                    agree(kind, data, &ours, theirs);
+                }
+                let asks = match (kind, ours.stream) {
+                    (RequestKind::Streamable, true) => {
+                        &[UsageAsk::Leave, UsageAsk::Include, UsageAsk::IncludeContinuous][..]
+                    }
+                    _ => &[UsageAsk::Leave],
+                };
+                asks.iter().for_each(|ask| splice(kind, data, &ours, *ask, theirs.clone()));
+            }
+            (Err(ScanError::InvalidJson { at }), Some(_)) => panic!("JSON is refused at {at}"),
+            (Err(ScanError::MissingModel), Some(theirs)) => assert_eq!(theirs.get("model"), None),
+            (Err(_), _) => {}
+        }
+    }
+}
+
+fn scanned(kind: RequestKind, body: &[u8]) -> Result<ScannedRequest, ScanError> {
+    let mut scan = RequestScan::new(kind);
+    scan.feed(body)?;
+    scan.finish(body)
+}
+
+/// Holds that `serde_json` reads what we read.
+fn agree(kind: RequestKind, data: &[u8], ours: &ScannedRequest, theirs: &Value) {
+    let name = theirs["model"].as_str().expect("a model that was taken is a string");
+    let known = if name.len() > MODEL_BYTES_MAX { "" } else { name };
+    assert_eq!(ours.model(data), known);
+    if kind == RequestKind::Streamable {
+        assert_eq!(ours.stream, theirs["stream"] == true);
+        assert_eq!(ours.asks_usage(), ours.stream && theirs["stream_options"]["include_usage"] == true);
+    }
+}
+
+/// Plans the edits, and holds that they make the document that was meant.
+fn splice(kind: RequestKind, data: &[u8], ours: &ScannedRequest, ask: UsageAsk, theirs: Option<Value>) {
+    let text = escape(UPSTREAM_MODEL);
+    let splice = plan(ours, Some(&text), ask);
+    let whole = splice.slices(data).collect::<Vec<_>>().concat();
+    assert_eq!(whole.len(), splice.rewritten_len(data.len()));
+    for size in [1, 7, 4096] {
+        let mut pieces = Vec::new();
+        while splice.append_piece(data, pieces.len(), size, &mut pieces) > 0 {}
+        assert_eq!(pieces, whole, "pieces of {size}");
+    }
+    let again = scanned(kind, &whole).expect("what was edited can be read again");
+    assert_eq!(again.model(&whole), UPSTREAM_MODEL);
+    assert_eq!(again.asks_usage(), ours.asks_usage() || ask != UsageAsk::Leave);
+    let Some(mut expected) = theirs else { return };
+    expected["model"] = UPSTREAM_MODEL.into();
+    if ask != UsageAsk::Leave {
+        expected["stream_options"]["include_usage"] = true.into();
+    }
+    if ask == UsageAsk::IncludeContinuous {
+        expected["stream_options"]["continuous_usage_stats"] = true.into();
+    }
+    assert_eq!(serde_json::from_slice::<Value>(&whole).ok(), Some(expected));
+}

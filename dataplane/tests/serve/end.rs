@@ -1,0 +1,108 @@
+//! What the end of the process makes of exchanges that take longer than it waits: each is settled once, with
+//! the status and the source of what became of it.
+
+use std::io::{Read, Write};
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use wire::event::UsageSource;
+use wire::table::{Deployment, Dialect, OnDisconnect};
+
+use crate::plane::{GOOD, PATIENCE, Peer, Plane, Upstream, deployment, key, post_as};
+
+const CHAT: &str = "/v1/chat/completions";
+const ASK: &str = r#"{"model":"fast","messages":[]}"#;
+const ASK_STREAM: &str = r#"{"model":"fast","stream":true,"messages":[]}"#;
+const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const EVENT: &str = "data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
+
+/// Streams without end where a stream is asked for; else the answer never comes. Says which requests came.
+fn never_done() -> (Upstream, mpsc::Receiver<()>) {
+    let (came, asked) = mpsc::channel();
+    let came = Mutex::new(came);
+    let upstream = Upstream::start(move |request, stream| {
+        came.lock().unwrap().send(()).unwrap();
+        let mut bytes = STREAM_HEAD.to_owned();
+        let is_stream = request.contains("\"stream\":true");
+        while is_stream
+            && stream.write_all((bytes + &format!("{:x}\r\n{EVENT}\r\n", EVENT.len())).as_bytes()).is_ok()
+        {
+            bytes = String::new();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = stream.read(&mut [0]);
+        false
+    });
+    (upstream, asked)
+}
+
+fn begin(plane: &Plane, asked: &mpsc::Receiver<()>, body: &str) -> Peer {
+    let mut peer = plane.connect();
+    peer.send(&post_as(&key(GOOD), CHAT, body));
+    asked.recv_timeout(PATIENCE).unwrap();
+    peer
+}
+
+#[test]
+fn what_takes_longer_than_the_end_waits_is_told_and_recorded_as_cut_by_us() {
+    let (upstream, asked) = never_done();
+    for on_disconnect in [OnDisconnect::Cancel, OnDisconnect::Drain] {
+        let spec = Deployment {
+            on_disconnect,
+            dialect: Dialect::Vllm,
+            first_byte_timeout_ms: 60_000,
+            ..deployment(1, upstream.address)
+        };
+        let settings = |text: String| text.replace("[limits]\n", "[limits]\ndrain_seconds = 1\n");
+        let mut plane = Plane::start_edited(vec![spec], settings);
+        let (mut streaming, mut waiting) = (begin(&plane, &asked, ASK_STREAM), begin(&plane, &asked, ASK));
+        streaming.first_event();
+        let mut sending = plane.connect();
+        let request = post_as(&key(GOOD), CHAT, ASK);
+        sending.send(&request[..request.len() - 5]);
+        while plane.metric("liutong_exchanges_admitted_total") < 3 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        plane.signal("-TERM");
+
+        let stream = streaming.answer();
+        assert_eq!((stream.status, stream.whole), (200, false), "it must not be taken for whole");
+        let body = String::from_utf8(stream.body).unwrap();
+        assert!(body.ends_with("\"code\":\"gateway_overloaded\"}}\n\n"), "{body}");
+        for peer in [&mut waiting, &mut sending] {
+            let answer = peer.answer();
+            assert_eq!((answer.status, answer.code().as_str()), (503, "gateway_overloaded"));
+            assert_eq!(answer.header("x-should-retry"), Some("false"));
+        }
+        assert!(plane.wait().success());
+        let mut found: Vec<_> =
+            plane.usage(3).iter().map(|event| (event.status, event.usage_source)).collect();
+        found.sort_by_key(|(_, source)| *source as u8);
+        let mut expected = [UsageSource::None, UsageSource::None, UsageSource::Partial].map(|s| (503, s));
+        expected.sort_by_key(|(_, source)| *source as u8);
+        assert_eq!(found, expected, "{on_disconnect:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_read_on_for_a_client_that_left_is_the_clients_doing_also_at_the_end() {
+    let (upstream, asked) = never_done();
+    let spec = Deployment {
+        on_disconnect: OnDisconnect::Drain,
+        dialect: Dialect::Vllm,
+        ..deployment(1, upstream.address)
+    };
+    let settings = |text: String| text.replace("[limits]\n", "[limits]\ndrain_seconds = 0\n");
+    let mut plane = Plane::start_edited(vec![spec], settings);
+    let mut peer = begin(&plane, &asked, ASK_STREAM);
+    peer.first_event();
+    drop(peer);
+    // Another event after the client has gone is how it is found out.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(plane.metric("liutong_usage_in_flight"), 1, "it is read on");
+    assert!(plane.stop().success());
+    let event = plane.usage(1)[0];
+    assert_eq!((event.status, event.usage_source), (499, UsageSource::Partial));
+}
