@@ -148,15 +148,23 @@ async fn nothing_is_restored_under_a_running_control_plane() {
     let stop = tokio_util::sync::CancellationToken::new();
     let _present = registry.be_present().unwrap();
     let following = tokio::spawn(registry.clone().follow(stop.clone()));
-    let mut refused = false;
-    for _ in 0..500 {
-        // On PostgreSQL it is known once it listens.
-        refused = matches!(restore(&place, &backup).await, Err(RegistryError::InUse));
-        if refused {
-            break;
-        }
+    if let Place::Postgres(url) = &place {
+        wait_until_present(url.reveal()).await;
     }
-    assert!(refused);
+    assert!(matches!(restore(&place, &backup).await, Err(RegistryError::InUse)));
     stop.cancel();
     following.await.unwrap();
+}
+
+/// Waits until a control plane that follows this database holds what says that it is there.
+async fn wait_until_present(url: &str) {
+    let present = "SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database
+        WHERE locktype = 'advisory' AND granted AND datname = current_database()";
+    for _ in 0..1000 {
+        if load_tests::postgres::server().ask(url, present).unwrap().trim() == "1" {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("it is not there");
 }
