@@ -98,6 +98,9 @@ impl Ops {
             metrics::append(&mut out, name, "counter", help, sum);
         }
         let tables = &self.shared.tables;
+        for (name, help, value) in tables.delta_times.each() {
+            metrics::append(&mut out, name, "counter", help, value);
+        }
         let mut gauge = |name, help, value| metrics::append(&mut out, name, "gauge", help, value);
         gauge("liutong_ready", "Whether requests are served.", u64::from(self.unready().is_none()));
         gauge(

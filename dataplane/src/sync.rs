@@ -134,10 +134,13 @@ impl Sync {
                 Ok(Some(Frame::Revoked { revocation }))
             }
             Frame::Delta { from, to, ref changes } => {
+                let came = Instant::now();
                 if !self.writer.apply(from, to, changes.clone()) {
                     return Err(SessionError::Gap);
                 }
+                let applied = came.elapsed();
                 self.store.append(&frame)?;
+                self.tables.delta_times.add(applied, came.elapsed());
                 if self.store.is_long() {
                     self.whole_wanted = true;
                 }

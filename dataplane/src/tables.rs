@@ -24,11 +24,14 @@ use wire::table::{Allow, Key};
 use wire::table_sum;
 
 use crate::tables::cuts::Cuts;
+use crate::tables::delta_times::DeltaTimes;
 use crate::tables::freshness::Freshness;
 use crate::upstream::target::Upstream;
 
 /// Keys whose exchanges end at once.
 pub mod cuts;
+/// How long deltas take.
+pub mod delta_times;
 /// The copy on disk: snapshot and delta log.
 pub mod disk;
 /// How long ago the tables were the control plane's.
@@ -122,6 +125,8 @@ pub struct Tables {
     pub cuts: Cuts,
     /// How old the tables are.
     pub freshness: Freshness,
+    /// How long deltas took.
+    pub delta_times: DeltaTimes,
 }
 
 impl Tables {
@@ -148,6 +153,7 @@ impl Tables {
             key_count: AtomicUsize::new(0),
             cuts: Cuts::default(),
             freshness: Freshness::new(limit),
+            delta_times: DeltaTimes::default(),
         }
     }
 

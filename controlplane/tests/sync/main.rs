@@ -304,6 +304,31 @@ fn a_fresh_data_plane_serves_soon_and_keeps_little_of_each_key() {
     for number in [0, scale.many_keys / 2, scale.many_keys - 1] {
         assert_eq!(connection.exchange(&chat(&seed::secret(number))).unwrap().status(), 200);
     }
+    judge_deltas(&world, &scale);
+}
+
+/// Makes keys, one change each, and asks the data plane how long it took to apply them.
+fn judge_deltas(world: &World, scale: &Scale) {
+    const DELTAS: u32 = 200;
+    let plane = world.local.as_ref().unwrap();
+    let counters = || {
+        let (_, metrics) = plane.ops("/metrics").unwrap();
+        ["liutong_deltas_total ", "liutong_delta_apply_micro", "liutong_delta_durable_micro"].map(|name| {
+            let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+            line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+        })
+    };
+    let before = counters();
+    for _ in 0..DELTAS {
+        let (status, made) =
+            world.asker()("POST", "/keys", &json!({"application": seed::APPLICATION})).unwrap();
+        assert_eq!(status, 201, "{made}");
+    }
+    let [deltas, apply_us, durable_us] =
+        wait_until("the deltas", SOON, || Some(counters()).filter(|now| now[0] >= before[0] + DELTAS));
+    let mean_ms = |sum_us: u32| f64::from(sum_us) / f64::from(deltas - before[0]) / 1000.0;
+    println!("a delta durable after {:.3} ms", mean_ms(durable_us - before[2]));
+    scale.judge("a delta applied, ms", mean_ms(apply_us - before[1]), 1.0);
 }
 
 /// Bytes in memory.
