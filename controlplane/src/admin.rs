@@ -11,6 +11,8 @@ mod table;
 mod route;
 /// Whose credential a request carries.
 mod auth;
+/// Slowing those who try credentials.
+mod throttle;
 /// Parameters, bodies and lists.
 mod input;
 /// Legal holds, erasure, and what is stored.
@@ -55,6 +57,7 @@ use wire::request_id::RequestIds;
 #[cfg(test)]
 pub(crate) use self::openapi::document;
 use self::problem::ApiError;
+use self::throttle::Throttle;
 use crate::accounts::Accounts;
 use crate::ingest::Ingest;
 use crate::ingest::store::UsageStore;
@@ -80,6 +83,7 @@ pub struct Api {
     request_ids: RequestIds,
     privacy: Arc<Privacy>,
     backup_keep_days: u32,
+    throttle: Arc<Throttle>,
 }
 
 impl Api {
@@ -93,7 +97,8 @@ impl Api {
     ) -> Self {
         let request_ids = RequestIds::new(&registry.settings().request_id_key);
         let store = ingest.usage().clone();
-        Self { registry, hub, store, ingest, accounts, request_ids, privacy, backup_keep_days }
+        let throttle = Arc::default();
+        Self { registry, hub, store, ingest, accounts, request_ids, privacy, backup_keep_days, throttle }
     }
 
     /// Serves until it is told to stop, and lets what has begun end.

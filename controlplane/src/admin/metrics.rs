@@ -36,6 +36,9 @@ pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
     }
     let (name, help) = ("liutong_tables_differed_total", "Data planes whose tables were not the registry's.");
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}", api.hub.differed());
+    for (name, help, value) in api.throttle.counters() {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}");
+    }
     let mut said: Vec<_> = api.accounts.all().into_iter().collect();
     said.sort_by_key(|(node, _)| *node);
     for (name, help, of) in TOTALS {

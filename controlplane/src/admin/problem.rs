@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -20,6 +20,8 @@ use crate::registry::RegistryError;
 pub(super) enum ApiError {
     #[error("no administrator's credential")]
     Unauthorized,
+    #[error("too many calls without an administrator's credential: try again in a second")]
+    TooManyFailures,
     #[error("the administrator's role does not allow it")]
     Forbidden,
     #[error("no such route")]
@@ -44,6 +46,7 @@ impl ApiError {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NoRoute | Self::NotFound(_) | Self::Registry(RegistryError::NotFound { .. }) => {
                 StatusCode::NOT_FOUND
@@ -66,9 +69,22 @@ impl ApiError {
         let status = self.status();
         self.log(status);
         let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
-        let code = (status == StatusCode::UNAUTHORIZED).then_some("invalid_api_key");
+        let code = match status {
+            StatusCode::UNAUTHORIZED => Some("invalid_api_key"),
+            StatusCode::TOO_MANY_REQUESTS => Some("rate_limit_exceeded"),
+            _ => None,
+        };
         let error = json!({"message": self.detail(status), "type": kind, "param": null, "code": code});
-        (status, Json(json!({"error": error}))).into_response()
+        let mut response = (status, Json(json!({"error": error}))).into_response();
+        Self::say_when(status, &mut response);
+        response
+    }
+
+    /// When to try again, where that is known.
+    fn say_when(status: StatusCode, response: &mut Response) {
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
     }
 
     fn log(&self, status: StatusCode) {
@@ -100,6 +116,7 @@ impl IntoResponse for ApiError {
             "detail": self.detail(status),
         });
         let mut response = (status, Json(problem)).into_response();
+        Self::say_when(status, &mut response);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {

@@ -4,10 +4,14 @@
 mod administrators;
 /// Who changed what, and calls that are repeated.
 mod audit;
+/// Credentials that are none.
+mod failures;
 /// Who is let in where: the document's every route, tried by everyone.
 mod matrix;
 /// What others' programs make of it.
 mod programs;
+
+use std::collections::BTreeMap;
 
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};

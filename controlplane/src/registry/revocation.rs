@@ -19,6 +19,9 @@ pub const REVOKED_AT_ONCE_MAX: usize = 500;
 /// How a key is named by the SHA-256 of its whole text, in hex: whoever finds a key need not send it around.
 pub const BY_DIGEST: &str = "sha256:";
 
+/// How much is told of what names no key.
+const SHOWN_BYTES_MAX: usize = 100;
+
 /// Which keys are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -101,14 +104,17 @@ const SELECT: &str = "SELECT k.id, k.public_id, k.digest, k.status, t.public_id 
     JOIN teams t ON t.id = a.team JOIN organizations o ON o.id = t.organization";
 
 impl Registry {
-    /// Finds out what is meant.
+    /// Finds out what is meant; an error where anything of it can be no key's name, before any is revoked.
     pub async fn select_keys(&self, which: Which) -> Result<Selection> {
         let mut conn = self.pool.acquire().await?;
         Ok(match which {
             Which::Key(wanted) => {
                 Selection::Named(VecDeque::from([key::find(&mut conn, self.scope(), &wanted).await?.id]))
             }
-            Which::Listed(wanted) => Selection::Named(wanted.into()),
+            Which::Listed(wanted) => {
+                wanted.iter().enumerate().try_for_each(|(at, one)| check_named(at, one))?;
+                Selection::Named(wanted.into())
+            }
             Which::Application(wanted) => {
                 let row = application::find(&mut conn, self.scope(), &wanted).await?.row;
                 Selection::Of { owner: Owner::Application, row, after: 0 }
@@ -189,10 +195,7 @@ impl Write<'_> {
         let scope = self.scope();
         let row = match wanted.strip_prefix(BY_DIGEST) {
             Some(hex) => {
-                let digest = KeyDigest::parse(hex).ok_or_else(|| RegistryError::Invalid {
-                    field: "keys",
-                    message: format!("{BY_DIGEST} and 64 hex digits"),
-                })?;
+                let digest = KeyDigest::parse(hex).ok_or(RegistryError::Corrupt { what: "key digest" })?;
                 let tail = "WHERE k.digest = $1 AND ($2 IS NULL OR t.organization = $2)
                     AND ($3 IS NULL OR t.id = $3)";
                 let query = sqlx::query::<Db>(statement(SELECT, tail)).bind(digest.0.to_vec());
@@ -226,6 +229,23 @@ impl Write<'_> {
             .await?;
         rows.iter().map(read).collect()
     }
+}
+
+/// Refuses what can name no key, so that a list which was cut or garbled changes nothing. What has the right
+/// form and is no key of ours is told in the receipt.
+fn check_named(at: usize, wanted: &str) -> Result<()> {
+    let problem = match wanted.strip_prefix(BY_DIGEST) {
+        Some(hex) if KeyDigest::parse(hex).is_some() => return Ok(()),
+        Some(_) => "is not sha256: and 64 hex digits",
+        None if !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_graphic()) => return Ok(()),
+        None => "is no id, prefix or sha256:",
+    };
+    // What was pasted there may be a secret.
+    let shown =
+        if wanted.contains("sk-") { "a secret, not repeated".to_owned() } else { format!("{wanted:?}") };
+    let shown = &shown[..shown.floor_char_boundary(SHOWN_BYTES_MAX)];
+    let message = format!("[{at}] ({shown}) {problem}; nothing was revoked");
+    Err(RegistryError::Invalid { field: "keys", message })
 }
 
 fn read(row: &super::Row) -> Result<Found> {

@@ -1,7 +1,5 @@
 //! The audit trail through the API: a record for each call, none with a secret; and calls that are repeated.
 
-use std::collections::BTreeMap;
-
 use super::matrix::{Home, Operation};
 use super::*;
 use crate::admin::openapi;

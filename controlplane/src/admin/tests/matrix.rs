@@ -3,8 +3,6 @@
 //!
 //! Paths, parameters and bodies are made from the document, so that a new route is tried without a word here.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::admin::openapi;
 use crate::registry::hold::SubjectKind;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
+use wire::id::KeyDigest;
 use zeroize::Zeroizing;
 
 use super::scan::Scanner;
@@ -167,7 +168,19 @@ fn names_in(file: &Path) -> Result<Vec<String>, CliError> {
     if names.is_empty() {
         return Err(CliError::Usage(format!("--from: {} names no key", file.display())));
     }
-    Ok(names)
+    // A long list goes in several calls: what the last one would refuse must not come behind the first.
+    match names.iter().position(|name| !is_whole(name)) {
+        Some(at) => Err(CliError::Usage(format!(
+            "--from: entry {} has no whole SHA-256; nothing was revoked",
+            at + 1
+        ))),
+        None => Ok(names),
+    }
+}
+
+/// Whether what is named by its hash has all of it.
+fn is_whole(name: &str) -> bool {
+    name.strip_prefix(BY_DIGEST).is_none_or(|hex| KeyDigest::parse(hex).is_some())
 }
 
 /// What a list names, each once: by the hash of whole keys, and of what `key scan -o json` found; by ids and
@@ -228,6 +241,15 @@ mod tests {
     fn what_scan_found_is_taken_by_its_hash_alone() {
         let text = format!("[{{\"prefix\": \"sk-lt-Abcd1234\", \"sha256\": \"{}\"}}]", "0a".repeat(32));
         assert_eq!(names(text.as_bytes()), [format!("sha256:{}", "0a".repeat(32))]);
+    }
+
+    #[test]
+    fn a_list_with_a_hash_that_was_cut_is_refused_before_any_call() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let rows = format!("[{{\"sha256\": \"{}\"}}, {{\"sha256\": \"0a0a\"}}]", "0a".repeat(32));
+        std::fs::write(file.path(), rows).unwrap();
+        let refused = names_in(file.path()).unwrap_err();
+        assert!(refused.exit_status() == 2 && refused.to_string().contains("entry 2"), "{refused}");
     }
 
     #[test]

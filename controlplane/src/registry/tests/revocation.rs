@@ -109,3 +109,29 @@ async fn a_removed_node_is_no_longer_enrolled_and_does_not_come_back_by_itself()
     assert_eq!(left, [two]);
     assert!(matches!(registry.remove_node(&one.to_string()).await, Err(RegistryError::NotFound { .. })));
 }
+
+#[tokio::test]
+async fn one_name_of_a_list_that_can_be_no_keys_leaves_all_keys_as_they_are_and_is_named() {
+    let registry = demo().await;
+    let (key, secret, _) = registry.create_key(new_key()).await.unwrap();
+    let good = format!("{BY_DIGEST}{}", secret.digest());
+    // Far behind what one transaction revokes.
+    let many = vec![good; REVOKED_AT_ONCE_MAX + 1];
+    let pasted = format!("{BY_DIGEST}{}", secret.reveal());
+    for (bad, shown) in [
+        ("sha256:abc", "sha256:abc"),
+        (&"sha256:AB".repeat(32), "sha256:ABsha"),
+        ("", "\"\""),
+        ("two words", "two words"),
+        ("key_\u{7}", "\\u{7}"),
+        (&pasted, "a secret, not repeated"),
+    ] {
+        let listed = [many.clone(), vec![bad.to_owned()]].concat();
+        let refused = registry.select_keys(Which::Listed(listed)).await.unwrap_err();
+        assert!(matches!(refused, RegistryError::Invalid { field: "keys", .. }), "{refused}");
+        let told = refused.to_string();
+        assert!(told.contains(shown) && told.contains(&format!("[{}]", many.len())), "{told}");
+        assert!(!told.contains(&secret.reveal()[20..]), "{told}");
+    }
+    assert_eq!(status(&registry, &key.id).await, KeyStatus::Active);
+}
