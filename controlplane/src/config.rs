@@ -5,15 +5,18 @@
 //! systemd's credentials. Errors are one line that names the file, the key and what is allowed, and never
 //! repeat a value that may be a secret.
 
+/// As it is written.
+mod written;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
 use secret::{Secret, Source};
-use serde::Deserialize;
 use thiserror::Error;
 
+use self::written::*;
 use crate::authority::NODE_LIFE;
 use crate::clickhouse::retention::Retention;
 use crate::registry::Place;
@@ -66,106 +69,6 @@ pub enum ConfigError {
     },
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Written {
-    data_dir: PathBuf,
-    #[serde(default)]
-    registry: WrittenRegistry,
-    #[serde(default)]
-    admin: WrittenAdmin,
-    #[serde(default)]
-    sync: WrittenSync,
-    #[serde(default)]
-    clickhouse: WrittenClickHouse,
-    #[serde(default)]
-    backup: WrittenBackup,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenBackup {
-    keep_days: Option<u32>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRegistry {
-    url: Option<String>,
-    password_file: Option<PathBuf>,
-    password_env: Option<String>,
-    password_systemd_credential: Option<String>,
-    /// Refused by name.
-    password: Option<Literal>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenAdmin {
-    listen: Option<String>,
-    bootstrap_key_file: Option<PathBuf>,
-    bootstrap_key_systemd_credential: Option<String>,
-    /// Refused by name.
-    bootstrap_key: Option<Literal>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenSync {
-    socket: Option<PathBuf>,
-    listen: Option<String>,
-    certificate_seconds: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenClickHouse {
-    url: Option<String>,
-    user: Option<String>,
-    password_file: Option<PathBuf>,
-    password_env: Option<String>,
-    password_systemd_credential: Option<String>,
-    /// Refused by name.
-    password: Option<Literal>,
-    raw_days: Option<u32>,
-    hourly_days: Option<u32>,
-    daily_days: Option<u32>,
-    embedded: Option<WrittenEngine>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenEngine {
-    listen: Option<String>,
-}
-
-/// The keys under which one secret, or its place, may be written; empty where there is no such key.
-struct Keys {
-    literal: &'static str,
-    variable: &'static str,
-    file: &'static str,
-    credential: &'static str,
-}
-
-const BOOTSTRAP_KEYS: Keys = Keys {
-    literal: "admin.bootstrap_key",
-    variable: "",
-    file: "admin.bootstrap_key_file",
-    credential: "admin.bootstrap_key_systemd_credential",
-};
-const REGISTRY_KEYS: Keys = Keys {
-    literal: "registry.password",
-    variable: "registry.password_env",
-    file: "registry.password_file",
-    credential: "registry.password_systemd_credential",
-};
-const CLICKHOUSE_KEYS: Keys = Keys {
-    literal: "clickhouse.password",
-    variable: "clickhouse.password_env",
-    file: "clickhouse.password_file",
-    credential: "clickhouse.password_systemd_credential",
-};
-
 /// What is written of one secret.
 struct Places {
     keys: &'static Keys,
@@ -174,13 +77,6 @@ struct Places {
     file: Option<PathBuf>,
     credential: Option<String>,
 }
-
-/// A secret that someone wrote into the file: noticed, and not kept.
-#[derive(Debug, Deserialize)]
-struct Literal(
-    #[allow(dead_code, reason = "it takes any value so that the key is refused, not its type")]
-    serde::de::IgnoredAny,
-);
 
 /// What the control plane is to be.
 #[derive(Debug)]
