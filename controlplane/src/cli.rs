@@ -42,6 +42,8 @@ pub(crate) use args::DialectName;
 pub(crate) use error::CliError;
 pub(crate) use output::Format;
 
+use audit::AuditCommand;
+
 use args::{Cli, Command, KeyCommand, ProfileCommand, UsageArgs, UsageCommand};
 use output::Output;
 
@@ -91,6 +93,9 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Key(command) => key::run(&admin()?, &out, command).await,
         Command::Model(command) => model::run(&admin()?, &out, command).await,
         Command::Administrator(command) => administrator::run(&admin()?, &out, command).await,
+        Command::Audit(AuditCommand::Verify { file: Some(file), expect, .. }) => {
+            audit::file::verify(&out, &file, expect.as_deref())
+        }
         Command::Audit(command) => audit::run(&admin()?, &out, command).await,
         Command::Openapi => help::openapi(&admin()?).await,
         Command::Usage(UsageArgs { command: Some(UsageCommand::Verify), .. }) => {

@@ -136,6 +136,7 @@ impl Ingest {
 
     /// Decodes and resolves; what is damaged or unknown goes among the refused.
     async fn rows(&self, batch: &Batch<'_>) -> Result<(Vec<Row>, Vec<u32>), RegistryError> {
+        self.resolver.keep_up().await?;
         let (mut rows, mut refused) = (Vec::with_capacity(batch.events.len() / EVENT_BYTES), Vec::new());
         for (bytes, index) in batch.events.chunks(EVENT_BYTES).zip(0u32..) {
             let event = UsageEvent::decode(bytes).ok();

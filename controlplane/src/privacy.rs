@@ -64,7 +64,7 @@ pub struct Privacy {
     ingest: Arc<Ingest>,
     retention: Retention,
     /// Who removes usage holds it from looking at the holds on, so that none is answered to be in force while
-    /// something is removed that it holds.
+    /// something is removed that it holds; `Registry::remove_alone` is the same between control planes.
     removing: Mutex<()>,
 }
 
@@ -167,6 +167,7 @@ impl Privacy {
 
     async fn retain(&self) -> Result<(), PrivacyError> {
         let _removing = self.removing.lock().await;
+        let _alone = self.registry.remove_alone().await?;
         let holds = self.registry.holds(false).await?;
         let held: Vec<HeldUsage> = holds
             .into_iter()
@@ -196,6 +197,7 @@ impl Privacy {
 
     async fn erase_usage(&self, due: &Due) -> Result<u64, PrivacyError> {
         let _removing = self.removing.lock().await;
+        let _alone = self.registry.remove_alone().await?;
         let holds = self.registry.holds(false).await?;
         if let Some(hold) = holds.into_iter().find(|hold| due.gone.touches(&hold.subject)) {
             return Err(PrivacyError::Held(hold.subject));

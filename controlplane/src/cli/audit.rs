@@ -1,5 +1,10 @@
 //! `liutong audit`: who changed what, and whether the trail is as it was written.
 
+/// An exported trail.
+pub(super) mod file;
+
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -25,9 +30,12 @@ Examples:
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   liutong audit verify
+  liutong audit verify --file audit.jsonl
+  liutong audit export -o jsonl | liutong audit verify --file - --expect 9c1185a5c5e9fc54612808977ee8f548
   liutong audit verify --seq 1200 --hash 9c1185a5c5e9fc54612808977ee8f548b2258d31a3e4b6d0c7f5a1e2d3c4b5a6
 
-A record's number and hash that were kept elsewhere also show whether the end of the trail was cut off.";
+A record's number and hash that were kept elsewhere also show whether the end of the trail was cut off.
+A file that `audit export -o jsonl` (or json) wrote is checked as it is, without a control plane.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
@@ -52,7 +60,7 @@ pub(super) enum AuditCommand {
         /// Its id
         record: String,
     },
-    /// Finds what was removed from the trail, or changed in it; the exit status is 1 where anything was
+    /// Finds what was removed from the trail or changed in it; the exit status is 1 where anything was
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify {
         /// The number of a record whose hash was kept elsewhere
@@ -61,6 +69,12 @@ pub(super) enum AuditCommand {
         /// That hash, in hex
         #[arg(long, requires = "seq")]
         hash: Option<String>,
+        /// An exported trail, instead of the control plane's; - is stdin
+        #[arg(long, value_name = "FILE", conflicts_with = "seq")]
+        file: Option<PathBuf>,
+        /// The hash of a record that the file must have, the last one as a rule, in hex
+        #[arg(long, value_name = "HASH", requires = "file")]
+        expect: Option<String>,
     },
 }
 
@@ -104,7 +118,7 @@ pub(super) async fn run(admin: &Admin, out: &Output, command: AuditCommand) -> R
         AuditCommand::Show { record } => {
             out.one(&admin.get(format!("showing record {record}"), &["audit", &record], &[]).await?)
         }
-        AuditCommand::Verify { seq, hash } => {
+        AuditCommand::Verify { seq, hash, .. } => {
             let seq = seq.map(|seq| seq.to_string());
             let parameters = query(&[("seq", &seq), ("hash", &hash)]);
             let action = "verifying the audit trail".to_owned();

@@ -128,6 +128,8 @@ pub(super) async fn restore(out: &Output, options: RestoreArgs) -> Result<(), Cl
         "object": "restore", "backup": backup.display().to_string(),
         "registry_id": restored.registry_id.to_string(), "generation": restored.generation.0,
         "registry_rows": restored.rows,
+        "replaced_audit_seq": restored.replaced.as_ref().map(|end| end.last_seq),
+        "replaced_audit_hash": restored.replaced.as_ref().map(|end| &end.last_hash),
     }))
 }
 

@@ -13,7 +13,7 @@ use super::Registry;
 use super::role::Scope;
 
 /// Who the control plane is where it changes something by itself.
-const ITSELF: &str = "liutong";
+pub(super) const ITSELF: &str = "liutong";
 
 /// One call of an administrator's, or something that the control plane does by itself.
 #[derive(Clone, Debug)]

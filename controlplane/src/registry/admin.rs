@@ -155,7 +155,7 @@ fn read(row: &Row) -> Result<Admin> {
     })
 }
 
-async fn find(conn: &mut Conn, scope: Scope, wanted: &str) -> Result<Admin> {
+pub(super) async fn find(conn: &mut Conn, scope: Scope, wanted: &str) -> Result<Admin> {
     let tail = "WHERE (x.public_id = $1 OR x.name = $1) AND ($2 IS NULL OR o.id = $2)
         AND ($3 IS NULL OR t.id = $3) ORDER BY x.id";
     let rows = sqlx::query::<Db>(statement(SELECT, tail))

@@ -22,12 +22,16 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use super::act::{Act, Subject};
-use super::write::Write;
+use super::write::{Write, next_id};
 use super::{Conn, Db, Registry, RegistryError, Result, unrepeated};
 use crate::keys;
 
+/// Checking a trail that was exported.
+pub mod exported;
 /// Reading records.
 pub mod read;
+/// What a restore leaves in the trail.
+pub mod restored;
 /// Finding what was removed, changed or put elsewhere.
 pub mod verify;
 
@@ -178,39 +182,45 @@ impl Write<'_> {
     }
 
     async fn append(&mut self, said: &Said<'_>) -> Result<()> {
-        let (seq, at_ms) = (self.next_id("audit").await?, self.now_ms);
-        let previous = hash_of(self.conn(), seq - 1).await?;
-        let salt = keys::random::<SALT_BYTES>()?;
-        let detail = said.detail.to_string();
-        let digest = digest(&salt, &detail);
-        let link = Link {
-            seq,
-            at_ms,
-            texts: [said.by, said.action, said.result, said.organization, said.team, &said.subjects],
-            digest: &digest,
-        };
-        let hash = link.hash(&previous);
-        sqlx::query::<Db>(
-            "INSERT INTO audit (seq, at_ms, actor, action, result, organization, team, subjects, salt, detail,
-                 digest, hash)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        )
-        .bind(seq)
-        .bind(at_ms)
-        .bind(said.by)
-        .bind(said.action)
-        .bind(said.result)
-        .bind(said.organization)
-        .bind(said.team)
-        .bind(&said.subjects)
-        .bind(&salt[..])
-        .bind(detail)
-        .bind(&digest[..])
-        .bind(&hash[..])
-        .execute(self.conn())
-        .await?;
-        Ok(())
+        let now_ms = self.now_ms;
+        append(self.conn(), now_ms, said).await
     }
+}
+
+/// Binds a record to the last one.
+async fn append(conn: &mut Conn, at_ms: i64, said: &Said<'_>) -> Result<()> {
+    let seq = next_id(conn, "audit").await?;
+    let previous = hash_of(conn, seq - 1).await?;
+    let salt = keys::random::<SALT_BYTES>()?;
+    let detail = said.detail.to_string();
+    let digest = digest(&salt, &detail);
+    let link = Link {
+        seq,
+        at_ms,
+        texts: [said.by, said.action, said.result, said.organization, said.team, &said.subjects],
+        digest: &digest,
+    };
+    let hash = link.hash(&previous);
+    sqlx::query::<Db>(
+        "INSERT INTO audit (seq, at_ms, actor, action, result, organization, team, subjects, salt, detail,
+             digest, hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    )
+    .bind(seq)
+    .bind(at_ms)
+    .bind(said.by)
+    .bind(said.action)
+    .bind(said.result)
+    .bind(said.organization)
+    .bind(said.team)
+    .bind(&said.subjects)
+    .bind(&salt[..])
+    .bind(detail)
+    .bind(&digest[..])
+    .bind(&hash[..])
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 impl<'s> Said<'s> {

@@ -95,6 +95,19 @@ impl Engine {
         }
     }
 
+    /// Waits for the right to remove usage, which one control plane has at a time, for as long as the
+    /// transaction lasts. On one file there is one control plane, and none waits.
+    pub(super) async fn remove_alone(self, pool: &Pool) -> sqlx::Result<Option<Tx>> {
+        match self {
+            Self::Sqlite => Ok(None),
+            Self::Postgres => {
+                let mut tx = pool.begin().await?;
+                tx.execute("SELECT pg_advisory_xact_lock(7811889)").await?;
+                Ok(Some(tx))
+            }
+        }
+    }
+
     /// The statement as this database has it.
     pub(super) fn dialect(self, statement: &str) -> String {
         match self {

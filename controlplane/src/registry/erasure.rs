@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use wire::id::{Generation, KeyDigest};
 
-use super::act::Subject;
+use super::act::{Act, Subject};
 use super::hold::{self, SubjectKind};
 use super::write::{Kind, Write, public_id};
 use super::{Conn, Db, Registry, RegistryError, Result, Row, key, team};
@@ -127,19 +127,28 @@ impl Registry {
 
     /// Erases again what a restored backup has brought back; returns of how many erasures it was.
     pub async fn erase_again(&self) -> Result<usize> {
+        let itself = self.acting(Act::itself("privacy.erase_again"));
         let mut again = 0;
         for erasure in self.erasures_made().await? {
-            let gone = gone(&erasure.what)?;
-            let mut write = self.write().await?;
+            let (gone, kind) = (gone(&erasure.what)?, kind(&erasure.kind)?);
+            let mut write = itself.write().await?;
             let target = Target::brought_back(write.conn(), &erasure.subject, &gone.ids).await?;
             if target.is_empty() {
                 continue;
             }
             target.wipe(&mut write, &gone.ids).await?;
+            let organization_id = Some(target.organization).filter(|id| !id.is_empty());
+            write.after(&Trace { id: erasure.subject, kind, organization_id, pseudonym: gone.pseudonym });
             write.commit().await?;
             again += 1;
         }
         Ok(again)
+    }
+
+    /// The number of the last erasure, by whichever control plane; 0 where there was none.
+    pub async fn last_erasure(&self) -> Result<i64> {
+        let query = "SELECT COALESCE(MAX(id), 0) AS last FROM erasures";
+        Ok(sqlx::query::<Db>(query).fetch_one(&self.pool).await?.try_get("last")?)
     }
 
     /// All erasures that were ever made, the oldest first.
@@ -295,7 +304,18 @@ impl Target {
                 target.applications.push((row.try_get("id")?, row.try_get("public_id")?));
             }
         }
+        target.organization = target.organization_of(conn).await?;
         Ok(target)
+    }
+
+    /// The id of the organization that it is in; empty where nothing of it is there.
+    async fn organization_of(&self, conn: &mut Conn) -> Result<String> {
+        let query = "SELECT o.public_id FROM organizations o JOIN teams t ON t.organization = o.id
+            LEFT JOIN applications a ON a.team = t.id LEFT JOIN keys k ON k.application = a.id
+            WHERE t.id = $1 OR a.id = $2 OR k.id = $3 LIMIT 1";
+        let query = sqlx::query::<Db>(query).bind(self.team).bind(self.applications.first().map(|one| one.0));
+        let row = query.bind(self.keys.first().map(|key| key.row)).fetch_optional(conn).await?;
+        Ok(row.map(|row| row.try_get("public_id")).transpose()?.unwrap_or_default())
     }
 
     async fn take_in_team(&mut self, conn: &mut Conn, team: i64) -> Result<()> {

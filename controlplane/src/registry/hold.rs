@@ -11,8 +11,8 @@ use sqlx::Row as _;
 use super::act::Subject;
 use super::role::Scope;
 use super::{
-    Conn, Db, Registry, RegistryError, Result, Row, application, check_text, key, not_found, organization,
-    show, team,
+    Conn, Db, Registry, RegistryError, Result, Row, Tx, application, check_text, key, not_found,
+    organization, show, team,
 };
 
 /// What can be held, and erased.
@@ -107,9 +107,9 @@ impl Subject for Hold {
     }
 }
 
-const SELECT: &str = "SELECT id, kind, subject, reason, made_ms, released_ms FROM legal_holds";
+pub(super) const SELECT: &str = "SELECT id, kind, subject, reason, made_ms, released_ms FROM legal_holds";
 
-fn read(row: &Row) -> Result<Hold> {
+pub(super) fn read(row: &Row) -> Result<Hold> {
     let kind = SubjectKind::parse(row.try_get("kind")?);
     let released_ms: Option<i64> = row.try_get("released_ms")?;
     Ok(Hold {
@@ -129,7 +129,17 @@ async fn numbered(conn: &mut Conn, number: i64) -> Result<Hold> {
     read(&row.ok_or_else(|| not_found("hold", &number.to_string()))?)
 }
 
+/// No other control plane removes usage while this lives: what it finds to be held stays held.
+pub struct Removing {
+    _held: Option<Tx>,
+}
+
 impl Registry {
+    /// Waits until no other control plane removes usage.
+    pub async fn remove_alone(&self) -> Result<Removing> {
+        Ok(Removing { _held: self.engine.remove_alone(&self.pool).await? })
+    }
+
     /// Holds a thing, by id or name.
     pub async fn add_hold(&self, kind: SubjectKind, wanted: &str, reason: &str) -> Result<Hold> {
         check_text("reason", reason)?;

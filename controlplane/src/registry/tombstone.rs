@@ -7,10 +7,11 @@
 use wire::id::KeyDigest;
 
 use super::act::Act;
+use super::admin::{Admin, AdminStatus};
 use super::key::{Key, KeyStatus};
 use super::role::Scope;
-use super::write::Kind;
-use super::{Conn, Db, Registry, Result, key, stored};
+use super::write::{Kind, Write};
+use super::{Conn, Db, Registry, Result, admin, key, stored};
 
 /// How many keys one transaction revokes.
 const AT_ONCE: usize = 500;
@@ -78,17 +79,37 @@ impl Registry {
                     .await?;
                 write.change(Kind::Key, id).await?;
             }
-            sqlx::query::<Db>(
-                "UPDATE admins SET revoked_ms = $1
-                 WHERE revoked_ms IS NULL AND digest IN (SELECT digest FROM tombstones)",
-            )
-            .bind(now_ms)
-            .execute(write.conn())
-            .await?;
+            write.revoke_buried_admins().await?;
             write.commit().await?;
             if rows.is_empty() {
                 return Ok(revoked);
             }
         }
+    }
+}
+
+impl Write<'_> {
+    /// Revokes the administrators whose credentials are not to hold.
+    async fn revoke_buried_admins(&mut self) -> Result<()> {
+        let rows = sqlx::query::<Db>(
+            "SELECT public_id FROM admins
+             WHERE revoked_ms IS NULL AND digest IN (SELECT digest FROM tombstones) ORDER BY id",
+        )
+        .fetch_all(self.conn())
+        .await?;
+        let now_ms = self.now_ms;
+        for row in &rows {
+            let id: &str = sqlx::Row::try_get(row, "public_id")?;
+            let found = admin::find(self.conn(), Scope::Installation, id).await?;
+            self.before(&found)?;
+            sqlx::query::<Db>("UPDATE admins SET revoked_ms = $1 WHERE id = $2")
+                .bind(now_ms)
+                .bind(found.row)
+                .execute(self.conn())
+                .await?;
+            self.change(Kind::Admin, found.row).await?;
+            self.after(&Admin { status: AdminStatus::Revoked, revoked_ms: Some(now_ms), ..found });
+        }
+        Ok(())
     }
 }

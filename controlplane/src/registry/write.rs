@@ -140,14 +140,7 @@ impl Write<'_> {
 
     /// The next number of a counter; none comes twice, whatever is removed.
     pub(super) async fn next_id(&mut self, counter: &'static str) -> Result<i64> {
-        let row = sqlx::query::<Db>(
-            "INSERT INTO counters (name, last) VALUES ($1, 1)
-             ON CONFLICT (name) DO UPDATE SET last = counters.last + 1 RETURNING last",
-        )
-        .bind(counter)
-        .fetch_one(&mut *self.tx)
-        .await?;
-        Ok(row.try_get("last")?)
+        next_id(&mut self.tx, counter).await
     }
 
     /// Commits, and tells who follows the generations; returns the one now. What was only to be tried is
@@ -183,6 +176,18 @@ impl Write<'_> {
     pub(super) async fn commit_records(self) -> Result<()> {
         Ok(self.tx.commit().await?)
     }
+}
+
+/// The next number of a counter.
+pub(super) async fn next_id(conn: &mut Conn, counter: &'static str) -> Result<i64> {
+    let row = sqlx::query::<Db>(
+        "INSERT INTO counters (name, last) VALUES ($1, 1)
+         ON CONFLICT (name) DO UPDATE SET last = counters.last + 1 RETURNING last",
+    )
+    .bind(counter)
+    .fetch_one(conn)
+    .await?;
+    Ok(row.try_get("last")?)
 }
 
 /// A new public id: the kind's letters and 12 base62 digits.

@@ -40,6 +40,10 @@ pub struct Record {
     pub changes: Value,
     /// Whether the changes were erased.
     pub is_erased: bool,
+    /// What was hashed with the changes, in hex; null where they were erased.
+    pub salt: Option<String>,
+    /// SHA-256 of the salt and the changes, in hex.
+    pub digest: String,
     /// What binds it to all records before it, in hex.
     pub hash: String,
 }
@@ -68,7 +72,7 @@ pub struct Filter {
 }
 
 const SELECT: &str = "SELECT a.seq, a.at_ms, a.actor, COALESCE(x.name, '') AS actor_name, a.action, a.result,
-    a.organization, a.team, a.subjects, a.detail, a.hash
+    a.organization, a.team, a.subjects, a.salt, a.detail, a.digest, a.hash
     FROM audit a LEFT JOIN admins x ON x.public_id = a.actor";
 const WHERE: &str = "WHERE ($1 IS NULL OR a.actor = $1) AND ($2 IS NULL OR a.action = $2)
     AND ($3 IS NULL OR ' ' || a.subjects || ' ' LIKE '% ' || $3 || ' %' ESCAPE '!')
@@ -93,6 +97,8 @@ fn read(row: &Row) -> Result<Record> {
         subjects: row.try_get::<&str, _>("subjects")?.split_whitespace().map(str::to_owned).collect(),
         changes: detail.map(serde_json::from_str).transpose().map_err(corrupt)?.unwrap_or_default(),
         is_erased: detail.is_none(),
+        salt: row.try_get::<Option<Vec<u8>>, _>("salt")?.as_deref().map(super::hex),
+        digest: super::hex(&row.try_get::<Vec<u8>, _>("digest")?),
         hash: super::hex(&row.try_get::<Vec<u8>, _>("hash")?),
     })
 }

@@ -42,10 +42,53 @@ pub struct Known {
     pub hash: String,
 }
 
+/// A record as it is checked, wherever it comes from.
+pub(super) struct Entry {
+    pub(super) seq: i64,
+    pub(super) at_ms: i64,
+    /// By, action, result, organization, team, subjects.
+    pub(super) texts: [String; 6],
+    pub(super) salt: Option<Vec<u8>>,
+    pub(super) detail: Option<String>,
+    pub(super) digest: Vec<u8>,
+    pub(super) hash: Vec<u8>,
+}
+
+impl Entry {
+    fn of(row: &Row) -> sqlx::Result<Self> {
+        Ok(Self {
+            seq: row.try_get("seq")?,
+            at_ms: row.try_get("at_ms")?,
+            texts: [
+                row.try_get("actor")?,
+                row.try_get("action")?,
+                row.try_get("result")?,
+                row.try_get("organization")?,
+                row.try_get("team")?,
+                row.try_get("subjects")?,
+            ],
+            salt: row.try_get("salt")?,
+            detail: row.try_get("detail")?,
+            digest: row.try_get("digest")?,
+            hash: row.try_get("hash")?,
+        })
+    }
+
+    /// Whether the detail is the one that the digest is of, or was erased with its salt.
+    fn has_its_detail(&self) -> bool {
+        match (&self.salt, &self.detail) {
+            (Some(salt), Some(detail)) => digest(salt, detail)[..] == self.digest[..],
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Goes along the chain.
-struct Walk {
-    found: Verified,
-    previous: Vec<u8>,
+pub(super) struct Walk {
+    pub(super) found: Verified,
+    /// The hash of the record before; none where that one is not known.
+    previous: Option<Vec<u8>>,
     known: Option<Known>,
 }
 
@@ -53,7 +96,7 @@ impl Registry {
     /// Checks the whole trail.
     pub async fn verify_audit(&self, known: Option<Known>) -> Result<Verified> {
         let mut tx = self.read().await?;
-        let mut walk = Walk { found: Verified::default(), previous: BEGINNING.to_vec(), known };
+        let mut walk = Walk { found: Verified::default(), previous: Some(BEGINNING.to_vec()), known };
         loop {
             let rows = sqlx::query::<Db>("SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2")
                 .bind(walk.found.last_seq)
@@ -64,7 +107,7 @@ impl Registry {
                 break;
             }
             for row in &rows {
-                walk.step(row)?;
+                walk.step(&Entry::of(row)?);
             }
         }
         let counter = sqlx::query::<Db>("SELECT last FROM counters WHERE name = 'audit'");
@@ -75,43 +118,43 @@ impl Registry {
 }
 
 impl Walk {
-    fn step(&mut self, row: &Row) -> sqlx::Result<()> {
-        let seq: i64 = row.try_get("seq")?;
+    /// Along a part of a trail, from whatever record it begins with.
+    pub(super) fn somewhere() -> Self {
+        Self { found: Verified::default(), previous: None, known: None }
+    }
+
+    /// Goes on to a record; says whether nothing is wrong with it.
+    pub(super) fn step(&mut self, entry: &Entry) -> bool {
+        let (seq, is_first) = (entry.seq, self.found.records == 0);
+        if is_first && self.previous.is_none() {
+            // What it follows is not known, unless it is the first of all.
+            self.found.last_seq = seq - 1;
+            self.previous = (seq == 1).then(|| BEGINNING.to_vec());
+        }
         self.missing(seq);
         let follows = seq == self.found.last_seq + 1;
-        let (salt, detail) =
-            (row.try_get::<Option<Vec<u8>>, _>("salt")?, row.try_get::<Option<String>, _>("detail")?);
-        let said: Vec<u8> = row.try_get("digest")?;
-        let hash: Vec<u8> = row.try_get("hash")?;
-        let texts = ["actor", "action", "result", "organization", "team", "subjects"];
-        let texts: Vec<String> = texts.iter().map(|name| row.try_get(*name)).collect::<sqlx::Result<_>>()?;
         let link = Link {
             seq,
-            at_ms: row.try_get("at_ms")?,
-            texts: std::array::from_fn(|at| texts[at].as_str()),
-            digest: &said,
-        };
-        let detail_fits = match (&salt, &detail) {
-            (Some(salt), Some(detail)) => digest(salt, detail)[..] == said[..],
-            (None, None) => {
-                self.found.erased += 1;
-                true
-            }
-            _ => false,
+            at_ms: entry.at_ms,
+            texts: std::array::from_fn(|at| entry.texts[at].as_str()),
+            digest: &entry.digest,
         };
         // What stands behind a gap follows a record that is not there.
-        let fits = !follows || link.hash(&self.previous)[..] == hash[..];
-        if !detail_fits || !fits {
+        let previous = self.previous.as_ref().filter(|_| follows);
+        let fits = previous.is_none_or(|previous| link.hash(previous)[..] == entry.hash[..]);
+        let is_good = seq > self.found.last_seq && fits && entry.has_its_detail();
+        if !is_good {
             self.fault(format!("record {seq} is not as it was written, or not where it was"));
         }
-        if self.known.as_ref().is_some_and(|known| known.seq == seq && known.hash != hex(&hash)) {
+        if self.known.as_ref().is_some_and(|known| known.seq == seq && known.hash != hex(&entry.hash)) {
             self.fault(format!("record {seq} has another hash than the one that was kept"));
         }
         self.found.records += 1;
+        self.found.erased += u64::from(entry.detail.is_none() && is_good);
         self.found.last_seq = seq;
-        self.found.last_hash = hex(&hash);
-        self.previous = hash;
-        Ok(())
+        self.found.last_hash = hex(&entry.hash);
+        self.previous = Some(entry.hash.clone());
+        is_good
     }
 
     /// Names the records between the last one and this one.
@@ -124,7 +167,7 @@ impl Walk {
         }
     }
 
-    fn fault(&mut self, fault: String) {
+    pub(super) fn fault(&mut self, fault: String) {
         if self.found.faults.len() < FAULTS_MAX {
             self.found.faults.push(fault);
         }

@@ -1,7 +1,8 @@
 //! Putting a backup in the place of a registry, in one transaction.
 //!
-//! A restored registry is another history: it gets a new id, so that data planes take all of it anew. Three
-//! things of the registry that it replaces stay, since a backup must not undo them:
+//! A restored registry is another history: it gets a new id, so that data planes take all of it anew. Its
+//! audit trail goes on with a record of the restore, which says where the replaced trail ended. Three things
+//! of the registry that it replaces stay, since a backup must not undo them:
 //!
 //!   * keys and administrators' credentials that are revoked: their digests go into `tombstones`
 //!   * what was erased: `erasures`
@@ -23,6 +24,7 @@ use wire::id::{Generation, RegistryId};
 
 use super::{Conn, Db, End, Head, Kind, Table, read_head, tables, unhex};
 use crate::keys;
+use crate::registry::audit::restored::{self, TrailEnd};
 use crate::registry::engine::{self, Engine};
 use crate::registry::erasure::{self, Erasure};
 use crate::registry::{Place, Pool, RegistryError, Result, Tx, now_ms, schema, tombstone};
@@ -42,11 +44,15 @@ pub struct Restored {
     pub generation: Generation,
     /// How many rows came from the backup.
     pub rows: u64,
+    /// Where the audit trail ended that is replaced, if there was one.
+    pub replaced: Option<TrailEnd>,
 }
 
 /// What of the registry that is replaced must stay.
 #[derive(Default)]
 struct Kept {
+    /// Where its audit trail ends; this is recorded in the one that is restored.
+    trail: Option<TrailEnd>,
     /// Digests.
     revoked: Vec<Vec<u8>>,
     /// Kind, subject, when, and the text that belongs to it; for each of `LISTS`.
@@ -130,8 +136,11 @@ async fn load(engine: Engine, tx: &mut Tx, input: &mut (dyn BufRead + Send)) -> 
     let registry_id = renew(tx, &head).await?;
     // The audit trail has no gaps, and nobody else knows its numbers.
     execute(tx, format!("UPDATE counters SET last = last + {NUMBERS_SKIPPED} WHERE name <> 'audit'")).await?;
+    let replaced = kept.trail.clone();
     kept.write(tx).await?;
-    Ok(Restored { registry_id, generation: Generation(head.generation), rows })
+    let brought = TrailEnd::read(tx, true).await?;
+    restored::record(tx, replaced.as_ref(), &brought).await?;
+    Ok(Restored { registry_id, generation: Generation(head.generation), rows, replaced })
 }
 
 async fn renew(conn: &mut Conn, head: &Head) -> Result<RegistryId> {
@@ -239,6 +248,7 @@ impl Kept {
         if !has("meta") {
             return Ok(kept);
         }
+        kept.trail = Some(TrailEnd::read(conn, has("audit")).await?);
         for (table, revoked) in [
             ("keys", "SELECT digest FROM keys WHERE status = 'revoked'"),
             ("admins", "SELECT digest FROM admins WHERE revoked_ms IS NOT NULL"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::registry::act::Act;
+use crate::registry::audit::exported::{Exported, VerifiedExport};
 use crate::registry::audit::read::{Filter, Record};
 use crate::registry::audit::verify::{Known, Verified};
 use crate::registry::role::Scope;
@@ -173,4 +174,77 @@ async fn two_control_planes_write_one_chain() {
     }
     let found = verified(&first).await;
     assert_eq!((found.is_intact, found.records, found.last_seq), (true, 40, 40), "{found:?}");
+}
+
+fn check(exported: &[serde_json::Value], expected: Option<&str>) -> VerifiedExport {
+    let mut walk = Exported::new(expected);
+    exported.iter().for_each(|one| walk.step(Some(one)));
+    walk.end()
+}
+
+/// What an export of these records is.
+fn exported(records: &[Record]) -> Vec<serde_json::Value> {
+    let line = |one: &Record| serde_json::from_str(&serde_json::to_string(one).unwrap()).unwrap();
+    records.iter().map(line).collect()
+}
+
+#[tokio::test]
+async fn an_exported_trail_is_checked_without_the_registry() {
+    let registry = trail().await;
+    registry.record_refusal(409, "some thing").await.unwrap();
+    let erased = "UPDATE audit SET detail = NULL, salt = NULL WHERE seq = 2";
+    sqlx::query::<Db>(erased).execute(&registry.pool).await.unwrap();
+    let all = exported(&records(&registry).await);
+    let kept = verified(&registry).await.last_hash;
+    let found = check(&all, Some(&kept));
+    assert!(found.is_intact, "{found:?}");
+    assert_eq!((found.records, found.erased, found.last_seq, &found.last_hash), (6, 1, 6, &kept));
+    assert_eq!(found.whole, ["1-6"]);
+    let part = check(&all[2..], Some(&kept));
+    assert!(part.is_intact && part.whole == ["3-6"] && part.bounds.contains("before record 3"), "{part:?}");
+    let grown = check(&all, Some(all[3]["hash"].as_str().unwrap()));
+    assert!(grown.is_intact && grown.bounds.contains("record 4 is the expected one"), "{grown:?}");
+    // Its end cut off: nothing shows it but the hash that was kept.
+    let cut = check(&all[..4], None);
+    assert!(cut.is_intact && cut.bounds.contains("behind record 4 shows"), "{cut:?}");
+    let cut = check(&all[..4], Some(&kept));
+    assert!(cut.faults[0].contains("cut off") && cut.whole == ["1-4"], "{cut:?}");
+}
+
+#[tokio::test]
+async fn whatever_is_done_to_an_exported_trail_is_found() {
+    let registry = trail().await;
+    let all = exported(&records(&registry).await);
+    for (member, value) in [
+        ("at", serde_json::json!("2026-01-01T00:00:00Z")),
+        ("by", "adm_2".into()),
+        ("action", "x".into()),
+        ("result", "unchanged".into()),
+        ("organization_id", "org_2".into()),
+        ("team_id", "team_2".into()),
+        ("subjects", serde_json::json!(["x"])),
+        ("changes", serde_json::json!([])),
+        ("is_erased", true.into()),
+        ("salt", "00".into()),
+        ("digest", "00".into()),
+        ("hash", "00".into()),
+    ] {
+        let mut changed = all.clone();
+        changed[2][member] = value;
+        let found = check(&changed, None);
+        assert!(found.faults[0].starts_with("record 3 "), "{member} {found:?}");
+        assert_eq!(found.whole[0], "1-2", "{member}");
+    }
+    let mut without = all.clone();
+    without.remove(2);
+    let found = check(&without, None);
+    assert_eq!(
+        (found.faults[0].as_str(), &found.whole[..]),
+        ("record 3 is missing", &["1-2".into(), "4-5".into()][..])
+    );
+    let mut swapped = all.clone();
+    swapped.swap(2, 3);
+    assert!(!check(&swapped, None).is_intact);
+    let twice = [&all[..3], &all[2..]].concat();
+    assert!(!check(&twice, None).is_intact);
 }

@@ -4,6 +4,8 @@ use std::io::BufReader;
 
 use super::*;
 use crate::keys::Secret;
+use crate::registry::act::Act;
+use crate::registry::audit::read::{Filter, Record};
 use crate::registry::dump::load;
 
 async fn dump(registry: &Registry) -> Vec<u8> {
@@ -26,6 +28,12 @@ fn content(dump: &[u8]) -> Vec<String> {
     let counters = lines.iter().position(|line| line.starts_with("{\"table\":\"counters\"")).unwrap();
     let end = lines[counters + 1..].iter().position(|line| !line.starts_with('[')).unwrap();
     lines.drain(counters..=counters + end);
+    // A restore leaves a record.
+    if let Some(audit) = lines.iter().position(|line| line.starts_with("{\"table\":\"audit\"")) {
+        let end = lines[audit + 1..].iter().position(|line| !line.starts_with('[')).unwrap();
+        lines.drain(audit..=audit + end);
+    }
+    lines.retain(|line| !line.starts_with("{\"end\""));
     lines
 }
 
@@ -167,4 +175,62 @@ async fn wait_until_present(url: &str) {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     panic!("it is not there");
+}
+
+async fn records(registry: &Registry, action: &str) -> Vec<Record> {
+    let filter = Filter { action: Some(action.to_owned()), limit: 100, ..Filter::default() };
+    registry.audit(&filter).await.unwrap().rows
+}
+
+#[tokio::test]
+async fn a_restore_is_recorded_with_the_end_of_the_trail_that_it_cut() {
+    let mut registry = demo().await;
+    registry.registry = registry.acting(Act { by: "adm_1".into(), ..Act::itself("key.create") });
+    registry.create_key(new_key()).await.unwrap();
+    let backup = dump(&registry).await;
+    for _ in 0..3 {
+        registry.create_key(new_key()).await.unwrap();
+    }
+    let cut = registry.verify_audit(None).await.unwrap();
+    let id = registry.id().to_string();
+    registry.close().await;
+    let restored = restore(&registry.place, &backup).await.unwrap();
+    let end = restored.replaced.unwrap();
+    assert_eq!((end.last_seq, &end.last_hash, &end.registry_id), (cut.last_seq, &cut.last_hash, &id));
+    let again = Registry::open(&registry.place).await.unwrap();
+    let record = records(&again, "backup.restore").await.remove(0);
+    let change = &record.changes[0];
+    assert_eq!(change["before"], serde_json::to_value(&end).unwrap());
+    assert_eq!(change["after"]["last_seq"], 1, "what the backup has");
+    assert_eq!((record.seq, record.by.as_str()), (2, "liutong"));
+    assert_eq!(record.subjects, [restored.registry_id.to_string()]);
+    let whole = again.verify_audit(None).await.unwrap();
+    assert!(whole.is_intact && whole.last_seq == 2, "{whole:?}");
+    // Into nothing: there was no trail that is cut.
+    let dir = tempfile::tempdir().unwrap();
+    let empty = place(dir.path());
+    assert_eq!(restore(&empty, &backup).await.unwrap().replaced, None);
+    let third = Registry::open(&empty).await.unwrap();
+    assert!(records(&third, "backup.restore").await[0].changes[0]["before"].is_null());
+}
+
+#[tokio::test]
+async fn what_is_revoked_again_after_a_restore_is_recorded() {
+    let registry = demo().await;
+    let (key, _, _) = registry.create_key(new_key()).await.unwrap();
+    registry.create_admin("first", Role::Owner, keys::digest(b"a")).await.unwrap();
+    registry.create_admin("second", Role::Owner, keys::digest(b"b")).await.unwrap();
+    let backup = dump(&registry).await;
+    let second = registry.revoke_admin("second").await.unwrap();
+    registry.revoke_key(&key.id).await.unwrap();
+    registry.close().await;
+    restore(&registry.place, &backup).await.unwrap();
+    let again = Registry::open(&registry.place).await.unwrap();
+    again.revoke_buried().await.unwrap();
+    assert!(again.admin("second").await.unwrap().revoked_ms.is_some());
+    let about: Vec<String> =
+        records(&again, "key.bury").await.into_iter().flat_map(|one| one.subjects).collect();
+    assert!(about.contains(&key.id) && about.contains(&second.id), "{about:?}");
+    again.revoke_buried().await.unwrap();
+    assert_eq!(records(&again, "key.bury").await.len(), about.len(), "once is enough");
 }

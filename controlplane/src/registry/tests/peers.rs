@@ -152,3 +152,21 @@ async fn generations_are_committed_in_order_whoever_writes() {
     }
     assert_eq!(two.one.generation().await.unwrap().0, start.0 + 100);
 }
+
+#[tokio::test]
+async fn one_control_plane_at_a_time_removes_usage() {
+    let two = two().await;
+    let waiting =
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7811889 AND NOT granted";
+    let first = two.one.remove_alone().await.unwrap();
+    let other = two.other.clone();
+    let second = tokio::spawn(async move { other.remove_alone().await.map(|_| ()) });
+    let mut tries = 0;
+    while two.ask(waiting).trim() != "1" {
+        tries += 1;
+        assert!(tries < 1000 && !second.is_finished(), "the other one does not wait");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(first);
+    tokio::time::timeout(Duration::from_secs(30), second).await.unwrap().unwrap().unwrap();
+}

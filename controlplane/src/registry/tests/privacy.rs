@@ -210,6 +210,11 @@ async fn what_was_erased_after_a_backup_is_erased_again_when_it_is_restored() {
         let due = again.erasures_due(now_ms() + 1000).await.unwrap();
         assert_eq!((due.len(), &due[0].subject), (1, &erased.due.subject), "its usage is restored, too");
         assert_eq!(again.erase_again().await.unwrap(), 0, "once is enough");
+        let records = again.audit(&Filter { limit: 100, ..Filter::default() }).await.unwrap().rows;
+        let again_erased: Vec<_> = records.iter().filter(|one| one.action == "privacy.erase_again").collect();
+        assert_eq!(again_erased.len(), 1);
+        assert_eq!(again_erased[0].subjects[0], erased.due.subject);
+        assert!(again_erased[0].organization_id.starts_with("org_"));
         again.close().await;
     }
 }
