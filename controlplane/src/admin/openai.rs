@@ -8,6 +8,8 @@
 mod audit_logs;
 /// Teams, applications and keys in this form.
 mod projects;
+/// Usage in this form.
+mod usage;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,7 @@ use crate::registry::{Listed, Page, now_ms};
 
 pub(super) use self::audit_logs::audit_logs;
 pub(super) use self::projects::*;
+pub(super) use self::usage::{completions, costs, embeddings};
 
 const LIMIT: i64 = 20;
 const LIMIT_MAX: i64 = 100;

@@ -151,6 +151,12 @@ fn openai() -> Vec<Route> {
             .says("Shows an administrator"),
         delete("/admin_api_keys/{administrator}", "admin_api_key.delete", OWNERS.team(), delete_admin_key)
             .says("Ends an administrator's credential, for good"),
+        get("/usage/completions", "organization_usage.completions", READERS.team(), completions)
+            .says("Adds up generated text by minute, hour or day"),
+        get("/usage/embeddings", "organization_usage.embeddings", READERS.team(), embeddings)
+            .says("Adds up embeddings by minute, hour or day"),
+        get("/costs", "organization_costs.report", READERS.team(), costs)
+            .says("Says what usage cost by day, where prices are known"),
         get("/audit_logs", "audit_log.list", AUDITORS.team(), audit_logs).says("Lists who changed what"),
     ]);
     routes

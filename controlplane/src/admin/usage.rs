@@ -15,7 +15,7 @@ const DAY_MS: i64 = 86_400_000;
 /// How many days a report spans that names no beginning.
 const DAYS_DEFAULT: i64 = 30;
 /// 2106-01-01: no event is before 1970 or after this, and ClickHouse's types of time end soon after.
-const END_MS_MAX: i64 = 4_291_747_200_000;
+pub(super) const END_MS_MAX: i64 = 4_291_747_200_000;
 
 const DIMENSIONS: [(&str, Dimension); 10] = [
     ("organization", Dimension::Organization),
@@ -83,7 +83,7 @@ pub(super) async fn report(call: Call, params: UsageParams) -> Answer<Report> {
 }
 
 /// What of the usage an administrator may see: what was billed to its organization or team.
-fn seen_by(admin: &Admin) -> Option<(Dimension, String)> {
+pub(super) fn seen_by(admin: &Admin) -> Option<(Dimension, String)> {
     match admin.scope {
         Scope::Installation => None,
         Scope::Organization(_) => {

@@ -26,6 +26,8 @@ pub const REPORT_ROWS_MAX: usize = 100_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Interval {
+    /// A minute of UTC, from single events alone.
+    Minute,
     /// An hour of UTC.
     Hour,
     /// A day of UTC.
@@ -125,7 +127,9 @@ const DAYS: Source = Source { table: "usage_daily_parts", time: "day", requests:
 
 fn source(query: &UsageQuery) -> Source {
     let aligned = |unit: i64| query.from_ms.rem_euclid(unit) == 0 && query.to_ms.rem_euclid(unit) == 0;
-    if aligned(DAY_MS) && query.interval != Some(Interval::Hour) {
+    if query.interval == Some(Interval::Minute) {
+        RAW
+    } else if aligned(DAY_MS) && query.interval != Some(Interval::Hour) {
         DAYS
     } else if aligned(HOUR_MS) {
         HOURS
@@ -157,6 +161,7 @@ fn sql(query: &UsageQuery) -> String {
     let Source { table, time, requests } = source;
     let start = match query.interval.unwrap_or(Interval::Total) {
         Interval::Total => "''".to_owned(),
+        Interval::Minute => format!("formatDateTime(toStartOfMinute({time}), '%Y-%m-%dT%H:%i:00Z')"),
         Interval::Hour => format!("formatDateTime(toStartOfHour({time}), '%Y-%m-%dT%H:00:00Z')"),
         Interval::Day => format!("formatDateTime(toDate({time}), '%Y-%m-%dT00:00:00Z')"),
         Interval::Month => format!("formatDateTime(toDate({time}), '%Y-%m-01T00:00:00Z')"),
@@ -297,6 +302,7 @@ mod tests {
             (day, day + 30 * DAY_MS, Some(Interval::Month), DAYS),
             (day, day + DAY_MS, Some(Interval::Hour), HOURS),
             (day, day + HOUR_MS, Some(Interval::Day), HOURS),
+            (day, day + DAY_MS, Some(Interval::Minute), RAW),
             (day + 1, day + DAY_MS, None, RAW),
             (day, day + DAY_MS - 1, Some(Interval::Hour), RAW),
         ] {

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-from openai import NotFoundError, OpenAI
+from openai import InternalServerError, NotFoundError, OpenAI
 
 client = OpenAI(admin_api_key=os.environ["OPENAI_ADMIN_KEY"], base_url=sys.argv[1], max_retries=0)
 organization = client.admin.organization
@@ -38,6 +38,16 @@ try:
     raise SystemExit("a service account that was deleted is still there")
 except NotFoundError as error:
     assert account.id in error.message, error
+
+usage = organization.usage
+asked = {"start_time": project.created_at, "project_ids": [project.id], "group_by": ["project_id"], "limit": 7}
+for report in (usage.completions, usage.embeddings, usage.costs):
+    try:
+        report(**asked)
+        raise SystemExit("usage without ClickHouse")
+    except InternalServerError as error:
+        # What was asked is understood, and only ClickHouse is away.
+        assert error.status_code == 503, error
 
 admin = organization.admin_api_keys.create(name="python's", expires_in_seconds=60)
 assert admin.value.startswith("sk-ltadm-") and admin.owner.role == "owner", admin

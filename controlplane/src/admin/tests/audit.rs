@@ -142,3 +142,27 @@ async fn a_call_that_failed_is_done_anew() {
     assert_eq!(post(&server, owner, "/teams", "k", body).await.status(), 201);
     assert_eq!(server.get("/teams").await["data"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn a_log_that_is_far_behind_others_is_on_the_first_page() {
+    let server = server().await;
+    server.demo().await;
+    // More than are looked at for a page in a test.
+    for n in 0..120 {
+        let (status, _) = server.call("POST", "/teams", json!({"name": "x", "organization": "none"})).await;
+        assert_eq!(status, 404, "{n}");
+    }
+    let get = async |query: &str| -> Value {
+        let path = format!("/v1/organization/audit_logs?{query}");
+        let response = server.send("GET", &path, Some(server.owner.reveal()), None).await;
+        response.json().await.unwrap()
+    };
+    let found = get("event_types[]=service_account.created&limit=5").await;
+    assert_eq!(found["data"][0]["type"], "service_account.created", "{found}");
+    assert_eq!(found["has_more"], false);
+    let nothing = get("event_types[]=tenant.nothing").await;
+    assert_eq!((&nothing["data"], &nothing["has_more"]), (&json!([]), &json!(false)));
+    let me = server.get("/administrators/me").await["id"].as_str().unwrap().to_owned();
+    let mine = get(&format!("actor_ids[]={me}&effective_at[gte]=1&limit=1")).await;
+    assert_eq!((mine["data"].as_array().unwrap().len(), &mine["has_more"]), (1, &json!(true)));
+}
