@@ -14,6 +14,8 @@
 
 /// The database below: SQLite or PostgreSQL.
 mod engine;
+/// What there is about a team or a key.
+mod about;
 /// On whose behalf.
 pub mod act;
 /// Administrators and their credentials.

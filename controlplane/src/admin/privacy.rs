@@ -1,17 +1,18 @@
 //! Legal holds, erasure, and what is stored about a team or a key.
 
+/// All that is stored about a team or a key.
+mod export;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+pub(super) use self::export::export;
 use super::ApiError;
 use super::input::Nothing;
 use super::revocation::Nodes;
 use super::route::{Answer, Call};
-use crate::clickhouse::export::is_cursor;
 use crate::privacy::inventory::{self, Kept};
 use crate::registry::hold::{Hold, SubjectKind};
-use crate::registry::{Page, Registry};
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -40,15 +41,6 @@ pub(super) struct EraseBody {
     /// Also ends what is under way with the keys.
     #[serde(default)]
     cut_streams: bool,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ExportParams {
-    team: Option<String>,
-    key: Option<String>,
-    /// Where the page goes on: `next` of the one before.
-    after: Option<String>,
 }
 
 /// A legal hold.
@@ -112,16 +104,6 @@ pub(super) struct Report {
     erasures: usize,
     /// What is stored nowhere.
     never: &'static str,
-}
-
-/// A page of all that is stored about a team or a key.
-#[derive(JsonSchema, Serialize)]
-#[serde(tag = "object", rename = "list")]
-pub(super) struct Export {
-    data: Vec<Value>,
-    has_more: bool,
-    /// Where the next page goes on: its `after`.
-    next: Option<String>,
 }
 
 /// The one thing of several that is named.
@@ -204,54 +186,4 @@ pub(super) async fn report(call: Call, _: Nothing) -> Answer<Report> {
     let erasures = call.registry.erasures_made().await?.len();
     let never = "prompts, inputs, answers, addresses, user agents, headers, secrets";
     Ok(Report { data, has_more: false, holds, erasures, never }.into())
-}
-
-/// Everything that is stored about a team or a key: what it is, then its usage.
-pub(super) async fn export(call: Call, params: ExportParams) -> Answer<Export> {
-    let (kind, wanted) = one([(SubjectKind::Team, params.team), (SubjectKind::Key, params.key)])?;
-    if params.after.as_deref().is_some_and(|after| !is_cursor(after)) {
-        return Err(ApiError::Invalid("after: next of the page before".to_owned()));
-    }
-    let (store, mut data) = (&call.api.store, Vec::new());
-    let id = match kind {
-        SubjectKind::Team => call.registry.team(&wanted).await?.id,
-        _ => call.registry.key(&wanted).await?.id,
-    };
-    if params.after.is_none() {
-        data = entities(&call.registry, kind, &id).await?;
-        data.extend(store.export_days(kind.column(), &id).await?);
-    }
-    let (events, next) = store.export_events(kind.column(), &id, params.after.as_deref()).await?;
-    data.extend(events);
-    Ok(Export { data, has_more: next.is_some(), next }.into())
-}
-
-/// What the registry has of it, and of what belongs to it.
-async fn entities(registry: &Registry, kind: SubjectKind, id: &str) -> Result<Vec<Value>, ApiError> {
-    if kind == SubjectKind::Key {
-        return Ok(vec![value(&registry.key(id).await?)]);
-    }
-    let mut found = vec![value(&registry.team(id).await?)];
-    let mut page = Page::default();
-    loop {
-        let applications = registry.applications(Some(id), &page).await?;
-        found.extend(applications.rows.iter().map(value));
-        page.after = applications.rows.last().map(|one| one.id.clone());
-        if !applications.has_more {
-            break;
-        }
-    }
-    page = Page::default();
-    loop {
-        let keys = registry.keys(None, Some(id), &page).await?;
-        found.extend(keys.rows.iter().map(value));
-        page.after = keys.rows.last().map(|one| one.id.clone());
-        if !keys.has_more {
-            return Ok(found);
-        }
-    }
-}
-
-fn value<T: Serialize>(one: &T) -> Value {
-    serde_json::to_value(one).unwrap_or_default()
 }

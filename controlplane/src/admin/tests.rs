@@ -8,6 +8,8 @@ mod audit;
 mod failures;
 /// Who is let in where: the document's every route, tried by everyone.
 mod matrix;
+/// What is stored about a team or a key.
+mod export;
 /// What others' programs make of it.
 mod programs;
 

@@ -10,6 +10,9 @@ use super::client::{ClickHouseError, Client};
 /// How many events one page has.
 const EVENTS_AT_ONCE: usize = 5000;
 
+/// How many days one page has.
+const DAYS_AT_ONCE: usize = 31;
+
 /// How large a table is.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
 pub struct Size {
@@ -46,15 +49,30 @@ impl Client {
         Ok((rows, next))
     }
 
-    /// The sums by day of an id, which also stand for events that have expired.
+    /// The sums of some days of an id, which also stand for events that have expired; and the last of the
+    /// days.
     ///
     /// # Errors
     /// When the server cannot be asked.
-    pub async fn export_days(&self, column: &'static str, id: &str) -> Result<Vec<Value>, ClickHouseError> {
-        let sql = format!(
-            "SELECT 'usage_day' AS object, * FROM liutong.usage_daily WHERE {column} = {{id:String}} ORDER BY day"
+    pub async fn export_days(
+        &self,
+        column: &'static str,
+        id: &str,
+        after: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), ClickHouseError> {
+        let days = format!(
+            "SELECT DISTINCT day FROM liutong.usage_daily
+             WHERE {column} = {{id:String}} AND day > toDate({{after:String}})
+             ORDER BY day LIMIT {DAYS_AT_ONCE}"
         );
-        lines(self.query(&sql).param("id", id)).await
+        let sql = format!(
+            "SELECT 'usage_day' AS object, * FROM liutong.usage_daily
+             WHERE {column} = {{id:String}} AND day IN ({days}) ORDER BY day"
+        );
+        let query = self.query(&sql).param("id", id).param("after", after.unwrap_or("1970-01-01"));
+        let rows = lines(query).await?;
+        let next = rows.last().and_then(|row| Some(row["day"].as_str()?.get(..10)?.to_owned()));
+        Ok((rows, next))
     }
 
     /// How large the tables are.
@@ -87,6 +105,12 @@ fn cursor(row: &Value) -> Option<String> {
 #[must_use]
 pub fn is_cursor(text: &str) -> bool {
     position(Some(text)).is_ok()
+}
+
+/// Whether it is a day, such as 2026-11-01.
+#[must_use]
+pub fn is_day(text: &str) -> bool {
+    text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
 }
 
 fn position(after: Option<&str>) -> Result<(i64, String, u64), ClickHouseError> {

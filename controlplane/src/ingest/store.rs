@@ -258,9 +258,14 @@ impl UsageStore {
         Ok(self.connection()?.client.export_events(column, id, after).await?)
     }
 
-    /// The sums by day of an id.
-    pub(crate) async fn export_days(&self, column: &'static str, id: &str) -> Result<Vec<Value>, StoreError> {
-        Ok(self.connection()?.client.export_days(column, id).await?)
+    /// A page of the sums by day of an id, and where the next one goes on.
+    pub(crate) async fn export_days(
+        &self,
+        column: &'static str,
+        id: &str,
+        after: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), StoreError> {
+        Ok(self.connection()?.client.export_days(column, id, after).await?)
     }
 
     /// How large the tables are.
