@@ -36,8 +36,8 @@ pub(crate) fn ratio_max(work: &str, against: Name) -> Option<f64> {
     RATIOS.iter().find(|(name, other, _)| *name == work && *other == against).map(|(_, _, limit)| *limit)
 }
 
-/// Says whether `figure` keeps to its limit: `(≤ 0.55)`, or in bold `(> 0.55)`, and that the rounds leave it
-/// open with a tilde.
+/// Says whether `figure` keeps to its limit: `(≤ 0.55)`, or in bold `(> 0.55)`, and that the rounds leave
+/// it open with a tilde.
 pub(crate) fn judged(figure: &Estimate, limit: Option<f64>, text: impl Fn(f64) -> String) -> String {
     let value = text(figure.median);
     let Some(limit) = limit else { return value };

@@ -1,8 +1,8 @@
 //! HTTP/2 for clients: each stream becomes an HTTP/1.1 connection that carries one exchange.
 //!
 //! ```text
-//! socket ◄─► TLS ◄─► pipe ◄─► h2 crate ◄─► stream ◄─► client ► serve ► forward ► relay
-//! └── one task for each connection ──┘     └──── one task for each stream ──────────┘
+//! socket <-> TLS <-> pipe <-> h2 crate <-> stream <-> client > serve > forward > relay
+//! +-- one task for each connection --+     +---- one task for each stream ----------+
 //! ```
 //!
 //! A stream's head is written out as an HTTP/1.1 head and read by the same parser; what is answered in

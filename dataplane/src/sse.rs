@@ -1,12 +1,12 @@
 //! Event streams (`text/event-stream`): where events end, and what their data is.
 //!
-//! A line ends with LF, CR or CRLF, mixed at will; an event ends with an empty line (HTML standard §9.2.5). A
-//! CRLF may be torn between two reads: the event has ended at its CR then, and a LF that follows belongs to
+//! A line ends with LF, CR or CRLF, mixed at will; an event ends with an empty line (HTML standard §9.2.5).
+//! A CRLF may be torn between two reads: the event has ended at its CR then, and a LF that follows belongs to
 //! it.
 //!
 //! ```text
 //! : comment CRLF  data: {"a":1} LF  LF  data: [DONE] CR CR
-//! └──────────── event ───────────────┘ └───── event ─────┘
+//! +------------ event ---------------+ +----- event -----+
 //! ```
 
 use std::ops::Range;

@@ -3,8 +3,8 @@
 //! Why rustls's unbuffered API: for a request of 1,300 bytes and an answer of 800 it costs the same as the
 //! buffered one (10,900 and 11,300 instructions, 1.0 µs both), but keeps no buffers of its own, 4 KiB at
 //! least for each connection. A record layer of our own over the same cipher, without rustls's allocation and
-//! copy for each record, was 0.3 µs faster: too little for owning one. Why not monoio-rustls: after a dropped
-//! read its next use panics, and it keeps 32 KiB for each connection.
+//! copy for each record, was 0.3 µs faster: too little for owning one. Why not monoio-rustls: after a
+//! dropped read its next use panics, and it keeps 32 KiB for each connection.
 //!
 //! Ciphertext is read into the reader's own buffer and moved to one of the worker's only when it has come, so
 //! a connection that waits holds no buffer of its own, unless a record is torn.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! POST /v1/chat/completions HTTP/1.1 .. content-length: 1024 CRLF .. CRLF | body
-//! └───────────── same ─────────────────────────────────┘└──┘└─── same ──┘
+//! +------------- same ---------------------------------++--++--- same --+
 //!                                               as many digits
 //! ```
 //!

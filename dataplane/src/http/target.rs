@@ -44,9 +44,9 @@ fn origin_of_absolute<'a>(target: &'a [u8], host: &[u8]) -> Result<&'a [u8], Hea
     if authority.eq_ignore_ascii_case(host) { Ok(origin) } else { Err(HeadError::TargetNotOfHost) }
 }
 
-/// Refuses a Host that is not `name[:port]` or `[address][:port]` (RFC 9112 §3.2, RFC 3986 §3.2.2). Stricter
-/// than the RFC: neither an empty name, nor percent-encoding, nor the delimiters that only lists or user
-/// names need.
+/// Refuses a Host that is not `name[:port]` or `[address][:port]` (RFC 9112 §3.2, RFC 3986 §3.2.2).
+/// Stricter than the RFC: neither an empty name, nor percent-encoding, nor the delimiters that only lists or
+/// user names need.
 pub(super) fn check_host(host: &[u8]) -> Result<(), HeadError> {
     let (name_length, valid) = if host.starts_with(b"[") {
         let end = memchr::memchr(b']', host).ok_or(HeadError::Host)?;

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! {"id":..,"choices":[..] , "usage" : {..} , "system_fingerprint":"fp_1" }
-//! └────────── searched ─────────┘└─── read ──┘└── must end the document ──┘
+//! +---------- searched ---------++--- read --++-- must end the document --+
 //! ```
 //!
 //! A quote inside a string has a backslash before it, so text that speaks of usage is not found.
