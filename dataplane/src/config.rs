@@ -128,7 +128,7 @@ impl<T> OneOrMore<T> {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenLimits {
-    connections: Option<usize>,
+    connections: Option<u64>,
     exchanges: Option<u64>,
     body_mib: Option<u64>,
     bodies_total_mib: Option<u64>,
@@ -211,6 +211,9 @@ pub struct Config {
 /// What a limit of time towards clients may be.
 const CLIENT_SECONDS: RangeInclusive<u64> = 1..=86_400;
 
+/// How long segments may stay past their acknowledgement; none at all is fine.
+const RETENTION_MINUTES: RangeInclusive<u64> = 0..=366 * 24 * 60;
+
 /// The least is well above the ten seconds after which the control plane gives word of itself.
 const STALE_LIMIT_SECONDS: RangeInclusive<u64> = 30..=10 * 365 * 24 * 60 * 60;
 
@@ -280,6 +283,12 @@ impl Written {
             count @ 1..=1024 => u16::try_from(count).unwrap_or(1),
             count => return Err(bad("workers", format!("{count} is not between 1 and 1024"))),
         };
+        let retention_minutes = self.usage.retention_minutes.unwrap_or(15);
+        if !RETENTION_MINUTES.contains(&retention_minutes) {
+            let (least, most) = RETENTION_MINUTES.into_inner();
+            let problem = format!("{retention_minutes} is not between {least} and {most}");
+            return Err(bad("usage.retention_minutes", problem));
+        }
         let limits = self.limits.check(workers).map_err(|(key, problem)| bad(key, problem))?;
         let spool_sync = match self.usage.sync.as_deref() {
             None | Some("interval") => SyncPolicy::Interval,
@@ -308,7 +317,7 @@ impl Written {
             credentials: credential::read_all(file, self.credentials)?,
             limits,
             spool_sync,
-            spool_retention: Duration::from_secs(60 * self.usage.retention_minutes.unwrap_or(15)),
+            spool_retention: Duration::from_secs(60 * retention_minutes),
             upstream_ca_file: self.upstream_ca_file,
         })
     }
@@ -321,6 +330,8 @@ impl WrittenLimits {
             let problem = format!("{value} is not between {} and {}", range.start(), range.end());
             if range.contains(&value) { Ok(value) } else { Err((key, problem)) }
         };
+        let connections = in_range("limits.connections", self.connections.unwrap_or(65_536), 1..=4_194_304)?;
+        let drain = in_range("limits.drain_seconds", self.drain_seconds.unwrap_or(30), 0..=86_400)?;
         let exchanges = in_range("limits.exchanges", self.exchanges.unwrap_or(65_536), 64..=4_194_304)?;
         let body_mib = in_range("limits.body_mib", self.body_mib.unwrap_or(32), 1..=1024)?;
         let all_mib = self.bodies_total_mib.unwrap_or(1024);
@@ -331,11 +342,11 @@ impl WrittenLimits {
         let size = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let per_worker = |total: usize| total.div_ceil(usize::from(workers));
         Ok(Limits {
-            connections_per_worker: per_worker(self.connections.unwrap_or(65_536)),
+            connections_per_worker: per_worker(size(connections)),
             exchanges_per_worker: per_worker(size(exchanges)),
             body_bytes_max: size(body_mib << 20),
             bodies_bytes_max: size(all_mib << 20),
-            drain: Duration::from_secs(self.drain_seconds.unwrap_or(30)),
+            drain: Duration::from_secs(drain),
             idle: seconds("limits.idle_seconds", self.idle_seconds, 75)?,
             head: seconds("limits.head_seconds", self.head_seconds, 10)?,
             body: seconds("limits.body_seconds", self.body_seconds, 30)?,
@@ -414,6 +425,15 @@ mod tests {
             ("data_dir = '/d'\n[control]\naddress = 'h'\n".to_owned(), "host:port"),
             (format!("{LEAST}stale_limit_seconds = 1\n"), "control.stale_limit_seconds: 1 is not between"),
             (format!("{LEAST}[limits]\nidle_seconds = 0\n"), "limits.idle_seconds: 0 is not between 1 and"),
+            (format!("{LEAST}[limits]\nconnections = 0\n"), "limits.connections: 0 is not between 1 and"),
+            (
+                format!("{LEAST}[limits]\ndrain_seconds = 86401\n"),
+                "limits.drain_seconds: 86401 is not between 0",
+            ),
+            (
+                format!("{LEAST}[usage]\nretention_minutes = 307445734561825861\n"),
+                "usage.retention_minutes: 307445734561825861 is not between 0 and 527040",
+            ),
             (format!("colour = 1\n{LEAST}"), "line 1: unknown field `colour`"),
         ];
         for (text, expected) in cases {

@@ -21,7 +21,7 @@ use wire::id::KeyDigest;
 use zeroize::Zeroizing;
 
 pub use message::without_values;
-pub use source::{Source, SourceError};
+pub use source::{Source, SourceError, read_private};
 
 /// A text that nobody but its user may see. Wiped when dropped.
 #[derive(Clone)]

@@ -68,9 +68,30 @@ pub enum SourceError {
         /// Its permissions.
         mode: u32,
     },
+    /// It is longer than any secret.
+    #[error("the secret is longer than {} bytes", SECRET_BYTES_MAX)]
+    TooLong,
     /// Nothing is there.
     #[error("the secret is empty")]
     Empty,
+}
+
+impl SourceError {
+    /// Whether the secret is only to be had elsewhere: in the environment, or among the credentials, of the
+    /// unit that is meant to use it.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Unset | Self::NoCredentials | Self::Credential(_))
+    }
+}
+
+/// Who may have access to a secret's file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Others none, its group may read it.
+    Private,
+    /// Anybody.
+    Any,
 }
 
 impl Source {
@@ -79,8 +100,17 @@ impl Source {
         self.read_with(|name| std::env::var(name).ok())
     }
 
+    /// Fetches the secret whoever else may read it: to take it out of texts, not to use it.
+    pub fn read_exposed(&self) -> Result<Secret, SourceError> {
+        self.fetch(|name| std::env::var(name).ok(), Access::Any)
+    }
+
     /// Fetches the secret; variables are `env`'s.
     pub fn read_with(&self, env: impl Fn(&str) -> Option<String>) -> Result<Secret, SourceError> {
+        self.fetch(env, Access::Private)
+    }
+
+    fn fetch(&self, env: impl Fn(&str) -> Option<String>, access: Access) -> Result<Secret, SourceError> {
         let secret = match self {
             Self::Environment(name) => {
                 if !is_variable(name) {
@@ -92,7 +122,7 @@ impl Source {
                 if !path.is_absolute() {
                     return Err(SourceError::NoPath);
                 }
-                read_file(path)?
+                read_file(path, access)?
             }
             Self::SystemdCredential(name) => {
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -101,7 +131,7 @@ impl Source {
                 }
                 let directory = env(CREDENTIALS_DIRECTORY).ok_or(SourceError::NoCredentials)?;
                 // The path is not repeated: its end may be the secret.
-                read_file(&Path::new(&directory).join(name)).map_err(|error| match error {
+                read_file(&Path::new(&directory).join(name), access).map_err(|error| match error {
                     SourceError::File { source, .. } => SourceError::Credential(source),
                     other => other,
                 })?
@@ -116,16 +146,24 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && name.bytes().all(plain)
 }
 
-fn read_file(path: &Path) -> Result<Secret, SourceError> {
+/// Reads a private key's file, which may have any path, by the rule for the files of secrets.
+pub fn read_private(path: &Path) -> Result<Secret, SourceError> {
+    read_file(path, Access::Private)
+}
+
+fn read_file(path: &Path, access: Access) -> Result<Secret, SourceError> {
     let failed = |source| SourceError::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     // Of the file that is open: its name may mean another one by now.
     let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & FORBIDDEN_MODE != 0 {
+    if access == Access::Private && mode & FORBIDDEN_MODE != 0 {
         return Err(SourceError::Exposed { path: path.to_owned(), mode });
     }
     let mut text = Zeroizing::new(String::with_capacity(1024));
-    file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
+    // Half of a secret would be refused by whoever gets it, and nobody would know why.
+    if file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)? as u64 > SECRET_BYTES_MAX {
+        return Err(SourceError::TooLong);
+    }
     let len = text.trim_end_matches(['\r', '\n']).len();
     text.truncate(len);
     Ok(text.into())
@@ -195,6 +233,29 @@ mod tests {
         let absent = |name: &str| (name == CREDENTIALS_DIRECTORY).then(|| "/nowhere".to_owned());
         let error = Source::SystemdCredential(MARKER.into()).read_with(absent).unwrap_err().to_string();
         assert!(error.contains("no credential of this name") && !error.contains(MARKER), "{error}");
+    }
+
+    #[test]
+    fn a_secret_that_is_too_long_is_refused_and_not_cut() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (len, taken) in [(64 * 1024, true), (64 * 1024 + 1, false)] {
+            std::fs::write(file.path(), "k".repeat(len)).unwrap();
+            let read = Source::File(file.path().to_owned()).read();
+            match taken {
+                true => assert_eq!(read.unwrap().reveal().len(), len),
+                false => assert!(matches!(read, Err(SourceError::TooLong)), "{read:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn to_be_taken_out_of_texts_a_secret_is_read_whatever_its_mode() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), MARKER).unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o666)).unwrap();
+        let source = Source::File(file.path().to_owned());
+        assert!(source.read().is_err());
+        assert_eq!(source.read_exposed().unwrap().reveal(), MARKER);
     }
 
     #[test]
