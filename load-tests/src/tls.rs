@@ -3,7 +3,9 @@
 //! Clients offer what both sides of a comparison have, and nothing else: TLS 1.3, X25519, AES-256-GCM. It is
 //! what an SDK on OpenSSL agrees on with either; which features of rustls a build has then changes nothing.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,6 +45,8 @@ impl Certified {
         let files = CertifiedFiles { certificate: dir.join("server.pem"), key: dir.join("server.pem.key") };
         std::fs::write(&files.certificate, self.certificate.pem())?;
         std::fs::write(&files.key, self.key.serialize_pem())?;
+        // The data plane takes no key that others may read.
+        std::fs::set_permissions(&files.key, Permissions::from_mode(0o600))?;
         Ok(files)
     }
 

@@ -18,6 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, RootCertStore};
+use secret::SourceError;
 
 /// A certificate and its key, in files.
 #[derive(Clone, Debug)]
@@ -99,7 +100,17 @@ impl Certificate {
         let not_after_s = end_of_validity(&chain[0], provider, now)
             .map_err(|problem| FileError::new("http.tls.certificate_file", &files.certificate, problem))?;
         let of_key = |problem: &dyn fmt::Display| FileError::new("http.tls.key_file", &files.key, problem);
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| of_key(&PemProblem(error)))?;
+        // By the rule for all secrets: others have no access, its group may read it.
+        let pem = secret::read_private(&files.key).map_err(|error| match error {
+            // The file is named already.
+            SourceError::File { source, .. } => of_key(&source),
+            SourceError::Exposed { mode, .. } => of_key(&format_args!(
+                "others may read or change it (mode {mode:03o}): `chmod 600` it, or 640 for a group"
+            )),
+            error => of_key(&error),
+        })?;
+        let key = PrivateKeyDer::from_pem_slice(pem.reveal().as_bytes())
+            .map_err(|error| of_key(&PemProblem(error)))?;
         let key = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
             Error::InconsistentKeys(_) => {
                 of_key(&format_args!("is not the key of {}", files.certificate.display()))

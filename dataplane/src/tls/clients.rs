@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -36,7 +36,7 @@ pub struct TlsFiles {
 }
 
 /// What tells a file from its successor.
-type Stamp = Option<(SystemTime, u64, u64)>;
+type Stamp = Option<(i64, i64, u64, u64)>;
 
 /// TLS towards clients.
 pub struct ClientTls {
@@ -138,7 +138,8 @@ impl TlsFiles {
 
 fn stamp(file: &Path) -> Stamp {
     let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    // Of the last change of status: who made a key private wants it taken up, too.
+    Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len(), metadata.ino()))
 }
 
 #[cfg(test)]
@@ -146,15 +147,38 @@ mod tests {
     use super::*;
 
     use crossbeam_channel::bounded;
+    use std::os::unix::fs::PermissionsExt as _;
 
     fn write(files: &CertificateFiles) {
         let certified = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
         std::fs::write(&files.certificate, certified.cert.pem()).unwrap();
         std::fs::write(&files.key, certified.signing_key.serialize_pem()).unwrap();
+        set_mode(&files.key, 0o600);
+    }
+
+    fn set_mode(file: &Path, mode: u32) {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused_and_taken_up_once_it_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = CertificateFiles { certificate: dir.path().join("c.pem"), key: dir.path().join("c.key") };
+        write(&files);
+        let all = TlsFiles { certificates: vec![files.clone()], client_ca: None };
+        for (mode, taken) in [(0o600, true), (0o640, true), (0o644, false), (0o660, false)] {
+            set_mode(&files.key, mode);
+            let read = all.read().map(drop).map_err(|error| error.to_string());
+            assert_eq!(read.is_ok(), taken, "{mode:o} {read:?}");
+            assert!(read.is_ok() || read.unwrap_err().contains("c.key: others may read or change it"));
+        }
+        let before = all.stamps();
+        set_mode(&files.key, 0o400);
+        assert_ne!(all.stamps(), before, "a change of mode alone is looked at");
     }
 
     fn becomes(condition: impl Fn() -> bool) -> bool {
-        let end = std::time::Instant::now() + Duration::from_secs(5);
+        let end = std::time::Instant::now() + Duration::from_secs(60);
         while std::time::Instant::now() < end {
             if condition() {
                 return true;
@@ -206,6 +230,7 @@ mod tests {
             };
             std::fs::write(&files.certificate, certificate.pem()).unwrap();
             std::fs::write(&files.key, key.serialize_pem()).unwrap();
+            set_mode(&files.key, 0o600);
             files
         };
         let certificates = vec![files("later", 2999), files("first", 2901), files("latest", 3000)];

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ impl Certified {
     pub(crate) fn write(&self, dir: &Path, name: &str) -> String {
         let files = [dir.join(format!("{name}.pem")), dir.join(format!("{name}.key"))];
         std::fs::write(&files[0], self.certificate.pem()).unwrap();
-        std::fs::write(&files[1], self.key.serialize_pem()).unwrap();
+        write_private(&files[1], &self.key.serialize_pem());
         format!("certificate_file = '{}'\nkey_file = '{}'\n", files[0].display(), files[1].display())
     }
 
@@ -138,4 +139,10 @@ impl Write for Drip {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Writes what others may not read: the data plane takes no other keys.
+pub(crate) fn write_private(file: &Path, text: &str) {
+    std::fs::write(file, text).unwrap();
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
