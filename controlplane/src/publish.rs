@@ -51,6 +51,21 @@ pub const APPLY_WAIT_MAX: Duration = Duration::from_secs(2);
 
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
+/// How long the calls that wait for data planes do so.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// For the confirmations of a revocation.
+    pub revoke: Duration,
+    /// For those of a new key.
+    pub apply: Duration,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { revoke: REVOKE_WAIT_MAX, apply: APPLY_WAIT_MAX }
+    }
+}
+
 /// What a session must send.
 pub struct Attached {
     /// Its number, for `detach`.
@@ -115,6 +130,7 @@ pub struct Connected {
 /// Hands changes to all connected data planes.
 pub struct Hub {
     registry: Arc<Registry>,
+    waits: Waits,
     state: Mutex<State>,
     /// Stirred whenever a data plane confirms something or leaves.
     progress: watch::Sender<()>,
@@ -126,9 +142,15 @@ pub struct Hub {
 impl Hub {
     /// A hub without sessions, at the registry's present generation.
     pub async fn new(registry: Arc<Registry>) -> Result<Self> {
+        Self::waiting(registry, Waits::default()).await
+    }
+
+    /// The same; its calls wait as long as is said.
+    pub async fn waiting(registry: Arc<Registry>, waits: Waits) -> Result<Self> {
         let state = State { published: registry.generation().await?, ..State::default() };
         let (progress, nodes_changed) = (watch::channel(()).0, watch::channel(()).0);
-        Ok(Self { registry, state: Mutex::new(state), progress, nodes_changed, authority: OnceLock::new() })
+        let (state, authority) = (Mutex::new(state), OnceLock::new());
+        Ok(Self { registry, waits, state, progress, nodes_changed, authority })
     }
 
     /// The registry that it publishes.
@@ -290,7 +312,7 @@ impl Hub {
         connected
     }
 
-    /// Waits until every connected data plane stands at a generation; not longer than `APPLY_WAIT_MAX`.
+    /// Waits until every connected data plane stands at a generation; not longer than `Waits::apply`.
     ///
     /// Returns whether they do.
     pub async fn wait_applied(&self, generation: Generation) -> bool {
@@ -302,7 +324,7 @@ impl Hub {
             let here = state.sessions.values().all(|session| session.applied >= generation);
             here && state.others.all_at(generation)
         };
-        self.wait(APPLY_WAIT_MAX, all).await
+        self.wait(self.waits.apply, all).await
     }
 
     /// Sends a frame to every session, ahead of its deltas.

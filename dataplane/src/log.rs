@@ -36,6 +36,8 @@ pub enum Entry<'a> {
     Stale(std::time::Duration),
     /// The tables can't be kept on disk.
     TablesNotKept(&'a dyn fmt::Display),
+    /// When the tables were last known to be current can't be kept on disk.
+    FreshnessNotKept(&'a std::io::Error),
     /// The numbers that exchanges get can't be kept on disk.
     NumbersNotKept(&'a std::io::Error),
     /// A deployment can't be used as it is configured.
@@ -87,6 +89,10 @@ impl fmt::Display for Entry<'_> {
                 limit.as_secs()
             ),
             Self::TablesNotKept(error) => write!(f, "can't keep the tables on disk: {error}"),
+            Self::FreshnessNotKept(error) => write!(
+                f,
+                "can't note on disk that the tables are current, after a restart they will look older: {error}"
+            ),
             Self::NumbersNotKept(error) => {
                 write!(
                     f,

@@ -43,6 +43,8 @@ use crate::worker::{self, BodyBudget, Shared, Worker};
 const BACKLOG: i32 = 4096;
 /// How much of its answer the kernel holds for a slow client, beside what is in flight.
 const UNSENT_BYTES_MAX: u32 = 256 * 1024;
+/// A note of the tables' age may lie so far ahead of the clock, which is corrected by a little now and then.
+const CLOCK_STEP_MS_MAX: u64 = 60_000;
 /// How often the names of upstreams are looked up again.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of the process waits for the control plane to take what is left; it is on disk either
@@ -75,7 +77,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let mut store = TableStore::open(&tables_dir).with_context(|| tables_dir.display().to_string())?;
     store.load(&mut writer).with_context(|| tables_dir.display().to_string())?;
     if tables.is_ready() {
-        let age_ms = unix_ms().saturating_sub(store.current_at_ms());
+        let age_ms = age_ms(unix_ms(), store.current_at_ms(writer.position()));
         tables.freshness.confirmed_before(Duration::from_millis(age_ms));
         log::log(&Entry::Resumed { generation: writer.position().1, keys: tables.key_count() });
     }
@@ -233,6 +235,12 @@ fn keep_certificates_fresh(tls: Option<Arc<ClientTls>>) -> Sender<()> {
 }
 
 /// The node's id, made on the first start.
+/// How long ago the tables were current. A time that lies ahead was noted by a clock that was set back since:
+/// it says nothing, and tables of which nothing is known are as old as can be.
+fn age_ms(now_ms: u64, current_at_ms: u64) -> u64 {
+    if current_at_ms > now_ms + CLOCK_STEP_MS_MAX { u64::MAX } else { now_ms.saturating_sub(current_at_ms) }
+}
+
 fn node_id(data_dir: &Path) -> anyhow::Result<NodeId> {
     let path = data_dir.join("node-id");
     match fs::read_to_string(&path) {
@@ -261,4 +269,17 @@ fn random() -> anyhow::Result<u64> {
 fn make_private(dir: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| dir.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_noted_by_a_clock_that_was_set_back_are_of_no_known_age() {
+        let hour = 60 * 60 * 1000;
+        assert_eq!(age_ms(2 * hour, hour), hour);
+        assert_eq!(age_ms(hour, hour + 1000), 0, "clocks are corrected by a little all the time");
+        assert_eq!(age_ms(hour, 2 * hour), u64::MAX);
+    }
 }

@@ -60,7 +60,8 @@ pub fn start(
     tables: Arc<Tables>,
     stop: Arc<AtomicBool>,
 ) -> io::Result<JoinHandle<()>> {
-    let sync = Sync { config, writer, store, tables, stop, whole_wanted: false, incoming: None };
+    let sync =
+        Sync { config, writer, store, tables, stop, whole_wanted: false, incoming: None, unnoted: false };
     std::thread::Builder::new().name("sync".into()).spawn(move || sync.run())
 }
 
@@ -73,6 +74,8 @@ struct Sync {
     /// What is on disk can't be built upon: ask for a snapshot.
     whole_wanted: bool,
     incoming: Option<(Incoming, SnapshotFile)>,
+    /// That they are current can't be noted: it was told.
+    unnoted: bool,
 }
 
 impl Sync {
@@ -112,8 +115,12 @@ impl Sync {
         } else {
             self.tell_buried(&mut link)?;
         }
+        let mut heard = Instant::now();
         loop {
             let frame = link.receive(SILENCE_MAX)?.ok_or(SessionError::Silent)?;
+            // A process that was stopped finds pings that were true when they were sent, and says nothing of
+            // now.
+            heard = heard_again(heard, Instant::now())?;
             if let Some(answer) = self.take(frame)? {
                 link.send(&answer)?;
             }
@@ -125,7 +132,7 @@ impl Sync {
         match frame {
             Frame::Ping => {
                 self.tables.freshness.confirm();
-                self.store.note_current(unix_ms())?;
+                self.note_current();
                 Ok(Some(Frame::Pong))
             }
             Frame::Revoke { revocation, cut_streams, ref digests } => {
@@ -174,6 +181,18 @@ impl Sync {
         }
     }
 
+    /// Where it can't be noted the tables look older than they are after the next start. That is no reason to
+    /// leave the control plane, whose changes and revocations go on coming.
+    fn note_current(&mut self) {
+        let noted = self.store.note_current(unix_ms(), self.writer.position());
+        if let Err(error) = &noted
+            && !self.unnoted
+        {
+            log::log(&Entry::FreshnessNotKept(error));
+        }
+        self.unnoted = noted.is_err();
+    }
+
     fn replace(
         &mut self,
         incoming: Incoming,
@@ -211,3 +230,12 @@ impl Sync {
         link.send(&Frame::Buried(Vec::new()))
     }
 }
+
+/// When a frame came, unless nothing was heard for so long before that the control plane has given this
+/// session up.
+fn heard_again(before: Instant, now: Instant) -> Result<Instant, SessionError> {
+    if now.duration_since(before) > SILENCE_MAX { Err(SessionError::Silent) } else { Ok(now) }
+}
+
+#[cfg(test)]
+mod tests;

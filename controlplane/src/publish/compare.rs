@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use wire::id::{Generation, NodeId};
 use wire::table_sum::TableSum;
 
-use super::{APPLY_WAIT_MAX, Hub, Session};
+use super::{Hub, Session};
 use crate::registry::Result;
 
 /// How often.
@@ -91,7 +91,7 @@ impl Hub {
     async fn look(&self) -> Result<Compared> {
         let (generation, sum) = self.registry.table_sum().await?;
         let all = || self.state().sessions.values().all(|session| session.applied >= generation);
-        self.wait(APPLY_WAIT_MAX, all).await;
+        self.wait(self.waits.apply, all).await;
         let state = self.state();
         let said = state.sessions.values().filter_map(|one| Some((one.node, one.sums.at(generation)?)));
         let (equal, different): (Vec<_>, Vec<_>) = said.partition(|(_, said)| *said == sum);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use wire::frame::Frame;
 use wire::id::{Generation, KeyDigest, NodeId};
 
-use super::{Hub, REVOKE_WAIT_MAX, State};
+use super::{Hub, State};
 use crate::registry::revocation::{Revocation, Which};
 use crate::registry::{Registry, Result};
 
@@ -73,7 +73,7 @@ impl Drop for Sent<'_> {
 }
 
 impl Hub {
-    /// Revokes keys, and waits for the data planes; not longer than `REVOKE_WAIT_MAX` after the last key.
+    /// Revokes keys, and waits for the data planes; not longer than `Waits::revoke` after the last key.
     pub async fn revoke(&self, which: Which, cut_streams: bool) -> Result<Receipt> {
         self.revoke_as(&self.registry, which, cut_streams).await
     }
@@ -129,7 +129,7 @@ impl Hub {
         }
         let elsewhere = self.look_elsewhere().await?;
         self.state().expect(&sent.numbers, &elsewhere);
-        self.wait(REVOKE_WAIT_MAX, || self.state().is_complete(&sent.numbers)).await;
+        self.wait(self.waits.revoke, || self.state().is_complete(&sent.numbers)).await;
         let confirmed = self.state().confirmed_all(&sent.numbers);
         let milliseconds = |at: &Instant| -> u64 {
             let micros = at.saturating_duration_since(start).as_micros();

@@ -105,19 +105,22 @@ impl Sender<'_> {
                     Some(frame) => self.writer.write(&frame).await?,
                     None => return Ok(()),
                 },
+                // Ahead of the deltas, which may never run out: a data plane without pings takes itself for
+                // cut off.
+                _ = pings.tick() => self.ping().await?,
                 delta = self.attached.deltas.recv() => match delta {
                     Some(delta) => self.delta(&delta).await?,
                     None => return Ok(()),
                 },
-                _ = pings.tick() => self.ping().await?,
             }
         }
     }
 
-    /// Says that all until now was sent, which is so only while the registry answers: a data plane leaves for
-    /// another control plane otherwise.
+    /// Says that all until now was sent: by a ping a data plane knows that its tables are current. So what
+    /// the registry has and the queue has not yet goes before it. Where the registry does not answer there is
+    /// no ping, and the data plane leaves for another control plane.
     async fn ping(&mut self) -> Result<(), SessionError> {
-        self.hub.registry().generation().await?;
+        self.catch_up().await?;
         Ok(self.writer.write(&Frame::Ping).await?)
     }
 

@@ -19,16 +19,22 @@ use wire::table_sum::TableSum;
 
 use super::*;
 use crate::ingest::store::UsageStore;
-use crate::publish::DELTAS_QUEUED_MAX;
+use crate::publish::{DELTAS_QUEUED_MAX, Waits};
 use crate::registry::application::NewApplication;
 use crate::registry::key::NewKey;
 use crate::registry::organization::NewOrganization;
 use crate::registry::team::NewTeam;
 use crate::registry::{self, Registry};
 
+/// How long a machine that has much else to do may take; what waits for it goes on as soon as it can.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What is waited for in vain.
+const IN_VAIN: Waits = Waits { revoke: Duration::from_secs(10), apply: Duration::from_secs(10) };
+
 struct Plane {
     registry: Arc<Registry>,
     hub: Arc<Hub>,
+    publisher: tokio::task::JoinHandle<()>,
     socket: PathBuf,
     stop: CancellationToken,
     _dir: tempfile::TempDir,
@@ -41,9 +47,13 @@ impl Drop for Plane {
 }
 
 async fn plane() -> Plane {
+    plane_waiting(Waits { revoke: PATIENCE, apply: PATIENCE }).await
+}
+
+async fn plane_waiting(waits: Waits) -> Plane {
     let dir = tempfile::tempdir().unwrap();
     let place = registry::place(dir.path());
-    let plane = plane_on(place, dir).await;
+    let plane = plane_on(place, dir, waits).await;
     let registry = &plane.registry;
     let name = || "demo".to_owned();
     registry.create_organization(NewOrganization { name: name(), ..Default::default() }).await.unwrap();
@@ -55,9 +65,9 @@ async fn plane() -> Plane {
 }
 
 /// A control plane on a registry that is there, or an empty one.
-async fn plane_on(place: registry::Place, dir: tempfile::TempDir) -> Plane {
+async fn plane_on(place: registry::Place, dir: tempfile::TempDir, waits: Waits) -> Plane {
     let registry = Arc::new(Registry::open(place).await.unwrap());
-    let hub = Arc::new(Hub::new(registry.clone()).await.unwrap());
+    let hub = Arc::new(Hub::waiting(registry.clone(), waits).await.unwrap());
     let (_, store) = UsageStore::new();
     let ingest = Arc::new(Ingest::new(registry.clone(), store));
     let socket = dir.path().join("run/control.sock");
@@ -67,11 +77,11 @@ async fn plane_on(place: registry::Place, dir: tempfile::TempDir) -> Plane {
         listener.serve(Context { hub: hub.clone(), ingest, accounts: Arc::default() }, stop.clone()),
     );
     let (publisher, publisher_stop) = (hub.clone(), stop.clone());
-    tokio::spawn(async move { publisher.run(publisher_stop).await });
+    let publisher = tokio::spawn(async move { publisher.run(publisher_stop).await });
     let (peers, peers_stop) = (hub.clone(), stop.clone());
     tokio::spawn(async move { peers.follow_peers(peers_stop).await });
     tokio::spawn(registry.clone().follow(stop.clone()));
-    Plane { registry, hub, socket, stop, _dir: dir }
+    Plane { registry, hub, publisher, socket, stop, _dir: dir }
 }
 
 impl Plane {
@@ -94,7 +104,7 @@ async fn until(condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("the condition comes true");
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the condition comes true");
 }
 
 /// A data plane that applies what it gets, as strictly as the protocol allows.
@@ -127,7 +137,7 @@ impl DataPlane {
 
     async fn frame(&mut self) -> Frame {
         let read = self.framed.read(1 << 24);
-        tokio::time::timeout(Duration::from_secs(10), read).await.expect("a frame comes").unwrap()
+        tokio::time::timeout(PATIENCE, read).await.expect("a frame comes").unwrap()
     }
 
     async fn write(&mut self, frame: Frame) {
@@ -210,6 +220,29 @@ async fn a_fresh_data_plane_gets_a_snapshot_and_then_deltas_in_order() {
 }
 
 #[tokio::test]
+async fn a_ping_comes_after_all_that_the_registry_has_also_where_nobody_has_published_it() {
+    let plane = plane().await;
+    let mut data_plane = DataPlane::connect(&plane, 1).await;
+    data_plane.read_to(plane.registry.generation().await.unwrap()).await;
+    assert!(matches!(data_plane.frame().await, Frame::Ping));
+    plane.publisher.abort();
+    let digest = plane.new_key("next").await;
+    let now = plane.registry.generation().await.unwrap();
+    // A data plane takes its tables for current at each ping.
+    while data_plane.generation < now {
+        match data_plane.frame().await {
+            Frame::Delta { to, changes, .. } => {
+                data_plane.generation = to;
+                data_plane.apply(changes);
+            }
+            other => panic!("{other:?} before the change"),
+        }
+    }
+    assert_eq!(data_plane.keys.get(&digest), Some(&true));
+    assert!(matches!(data_plane.frame().await, Frame::Ping));
+}
+
+#[tokio::test]
 async fn a_data_plane_that_was_away_gets_what_it_missed_and_no_snapshot() {
     let plane = plane().await;
     plane.new_key("a").await;
@@ -259,7 +292,7 @@ async fn a_newer_session_of_a_node_replaces_the_older() {
     plane.connected(7).await;
     let _newer = DataPlane::connect(&plane, 7).await;
     let ended = async { while older.framed.read(1 << 24).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the older session ends");
+    tokio::time::timeout(PATIENCE, ended).await.expect("the older session ends");
     plane.connected(7).await;
     assert_eq!(plane.hub.connected().len(), 1);
 }
@@ -306,7 +339,7 @@ async fn what_is_no_data_plane_is_closed_and_the_rest_is_served_on() {
         let mut stream = UnixStream::connect(&plane.socket).await.unwrap();
         stream.write_all(&garbage).await.unwrap();
         let mut answer = Vec::new();
-        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
         assert!(closed.is_ok() && answer.is_empty(), "{garbage:?}");
     }
     DataPlane::connect(&plane, 7).await;

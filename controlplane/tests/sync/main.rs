@@ -179,8 +179,10 @@ fn a_data_plane_that_was_cut_off_for_longer_than_it_may_be_refuses_until_it_is_b
     world.kill_control_plane();
     drop(plane);
     // As if it had been away for two hours, in which the control plane was never reached.
-    let noted: u64 = std::fs::read_to_string(&current).unwrap().trim().parse().unwrap();
-    std::fs::write(&current, format!("{:020}\n", noted - 2 * 3_600_000)).unwrap();
+    let noted = std::fs::read_to_string(&current).unwrap();
+    let (at_ms, position) = noted.split_once(' ').unwrap();
+    let at_ms: u64 = at_ms.parse().unwrap();
+    std::fs::write(&current, format!("{:020} {position}", at_ms - 2 * 3_600_000)).unwrap();
     let plane = world.spawn_data_plane("old", "127.0.0.1", &control);
     let refused = wait_until("an answer", SOON, || plane.ops("/readyz"));
     assert!(refused.0 == 503 && refused.1.contains("stale_limit_seconds"), "{refused:?}");

@@ -5,7 +5,8 @@
 //!                   replaced by rename
 //! tables/changes    Delta and Revoke frames, in the order in which they were applied
 //!                   appended, then fdatasync
-//! tables/current    when they were last known to be the control plane's, Unix milliseconds in 20 digits
+//! tables/current    when they were last known to be the control plane's, Unix milliseconds in 20 digits; of
+//!                   which registry, in 16 hexadecimal ones; at which generation, in 20
 //! ```
 //!
 //! Frames carry their own checksums. What is torn at the end of `changes` was never acknowledged, and is cut
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use wire::frame::Frame;
+use wire::id::{Generation, RegistryId};
 
 use super::writer::{Incoming, TableWriter};
 use crate::watch::millis;
@@ -101,18 +103,33 @@ impl TableStore {
 
     /// Notes that the tables are the control plane's at this time (Unix milliseconds). Unsynced: what a power
     /// cut takes of it makes the tables look older than they are.
-    pub fn note_current(&self, unix_ms: u64) -> io::Result<()> {
+    pub fn note_current(&self, unix_ms: u64, position: (RegistryId, Generation)) -> io::Result<()> {
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).open(self.dir.join("current"))?;
-        file.write_all_at(format!("{unix_ms:020}\n").as_bytes(), 0)
+        let (registry, generation) = position;
+        let line = format!("{unix_ms:020} {:016x} {:020}\n", registry.0, generation.0);
+        file.write_all_at(line.as_bytes(), 0)
     }
 
-    /// When they last were, as noted; where it was not, when the snapshot came.
-    pub fn current_at_ms(&self) -> u64 {
-        let noted = fs::read_to_string(self.dir.join("current")).ok();
+    /// When they last were, as noted; where it was not, when the snapshot came. Tables that stand at less
+    /// than what the note is about have lost changes on the disk: nobody knows when they were current.
+    pub fn current_at_ms(&self, (registry, generation): (RegistryId, Generation)) -> u64 {
+        let Ok(text) = fs::read_to_string(self.dir.join("current")) else { return self.came_at_ms() };
+        let mut words = text.split_whitespace();
+        let Some(noted_ms) = words.next().and_then(|word| word.parse().ok()) else {
+            return self.came_at_ms();
+        };
+        let noted_registry = words.next().and_then(|word| u64::from_str_radix(word, 16).ok());
+        let noted_generation = words.next().and_then(|word| word.parse::<u64>().ok());
+        let lacks =
+            noted_registry == Some(registry.0) && noted_generation.is_some_and(|at| at > generation.0);
+        if lacks { 0 } else { noted_ms }
+    }
+
+    fn came_at_ms(&self) -> u64 {
         let came =
             || fs::metadata(self.dir.join("snapshot")).ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok();
-        noted.and_then(|text| text.trim().parse().ok()).or_else(|| came().map(millis)).unwrap_or(0)
+        came().map_or(0, millis)
     }
 
     /// Whether a new snapshot would be shorter than what has piled up.
@@ -248,13 +265,35 @@ mod tests {
     fn when_the_tables_were_current_is_known_after_a_start() {
         let dir = tempfile::tempdir().unwrap();
         let mut store = TableStore::open(dir.path()).unwrap();
-        assert_eq!(store.current_at_ms(), 0);
+        let here = (RegistryId(7), Generation(5));
+        assert_eq!(store.current_at_ms(here), 0);
         write_snapshot(&mut store);
-        assert!(store.current_at_ms().abs_diff(crate::auth::unix_ms()) < 60_000, "as its file");
+        assert!(store.current_at_ms(here).abs_diff(crate::auth::unix_ms()) < 600_000, "as its file");
         for at in [1_800_000_000_000, 7] {
-            store.note_current(at).unwrap();
-            assert_eq!(TableStore::open(dir.path()).unwrap().current_at_ms(), at);
+            store.note_current(at, here).unwrap();
+            assert_eq!(TableStore::open(dir.path()).unwrap().current_at_ms(here), at);
         }
+        fs::write(dir.path().join("current"), "00000000000000000042\n").unwrap();
+        assert_eq!(store.current_at_ms(here), 42, "of a version that noted no generation");
+    }
+
+    #[test]
+    fn tables_that_lost_changes_on_the_disk_are_not_taken_for_current() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = TableStore::open(dir.path()).unwrap();
+        write_snapshot(&mut store);
+        store.append(&delta(5, key(2))).unwrap();
+        store.append(&delta(6, key(3))).unwrap();
+        let (_, writer) = read(dir.path());
+        store.note_current(1_800_000_000_000, writer.position()).unwrap();
+        assert_eq!(store.current_at_ms(read(dir.path()).1.position()), 1_800_000_000_000);
+        let mut bytes = fs::read(dir.path().join("changes")).unwrap();
+        let at = bytes.len() / 2 + 40;
+        bytes[at] ^= 1;
+        fs::write(dir.path().join("changes"), &bytes).unwrap();
+        let (_, writer) = read(dir.path());
+        assert_eq!(writer.position().1, Generation(6));
+        assert_eq!(store.current_at_ms(writer.position()), 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ async fn a_data_plane_whose_tables_differ_gets_them_anew() {
     assert_eq!(compared, Compared { equal: vec![NodeId(1)], different: vec![NodeId(2)] });
     assert_eq!(plane.hub.differed(), 1);
     let ended = async { while wrong.framed.read(1 << 24).await.is_ok() {} };
-    tokio::time::timeout(Duration::from_secs(10), ended).await.expect("its session ends");
+    tokio::time::timeout(PATIENCE, ended).await.expect("its session ends");
     // It says that it holds what is current, and is not believed, once.
     for snapshots in [1, 0] {
         let mut again = DataPlane::connect_with(&plane, 2, plane.registry.id(), now).await;

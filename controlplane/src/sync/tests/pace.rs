@@ -20,7 +20,7 @@ async fn told(framed: &mut Framed, expected_ms: u32) {
             Frame::Pace { interval_ms } if interval_ms == expected_ms)
         {}
     };
-    let told = tokio::time::timeout(Duration::from_secs(10), reading).await;
+    let told = tokio::time::timeout(PATIENCE, reading).await;
     told.unwrap_or_else(|_| panic!("nobody says {expected_ms} ms"));
 }
 

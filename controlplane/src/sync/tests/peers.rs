@@ -7,18 +7,20 @@ use crate::publish::receipt::Receipt;
 use crate::registry::Place;
 use crate::registry::revocation::Which;
 
+const LONG: Waits = Waits { revoke: PATIENCE, apply: PATIENCE };
+
 /// One with a node 1, the other with a node 2; both stand at the present generation, and a key is there.
-async fn two() -> ([Plane; 2], [DataPlane; 2], KeyDigest) {
+async fn two(waits: Waits) -> ([Plane; 2], [DataPlane; 2], KeyDigest) {
     let url = load_tests::postgres::server().database().unwrap();
     let place = Place::Postgres(Secret::new(url));
-    let one = plane_on(place.clone(), tempfile::tempdir().unwrap()).await;
+    let one = plane_on(place.clone(), tempfile::tempdir().unwrap(), waits).await;
     let name = || "demo".to_owned();
     let registry = &one.registry;
     registry.create_organization(NewOrganization { name: name(), ..Default::default() }).await.unwrap();
     registry.create_team(NewTeam { name: name(), organization: name(), ..Default::default() }).await.unwrap();
     let application = NewApplication { name: name(), team: name(), ..Default::default() };
     registry.create_application(application).await.unwrap();
-    let other = plane_on(place, tempfile::tempdir().unwrap()).await;
+    let other = plane_on(place, tempfile::tempdir().unwrap(), waits).await;
     let digest = one.new_key("leaked").await;
     let now = one.registry.generation().await.unwrap();
     let mut data_planes = [DataPlane::connect(&one, 1).await, DataPlane::connect(&other, 2).await];
@@ -38,7 +40,7 @@ fn revoke(plane: &Plane) -> tokio::task::JoinHandle<Receipt> {
 
 #[tokio::test]
 async fn a_receipt_has_the_data_planes_of_all_control_planes() {
-    let ([one, _other], [mut here, mut there], digest) = two().await;
+    let ([one, _other], [mut here, mut there], digest) = two(LONG).await;
     let receipt = revoke(&one);
     let (revocation, _) = here.revocation().await;
     here.write(Frame::Revoked { revocation }).await;
@@ -77,7 +79,7 @@ async fn a_receipt_has_the_data_planes_of_all_control_planes() {
 
 #[tokio::test]
 async fn a_data_plane_that_moves_confirms_where_it_comes_to() {
-    let ([one, other], [mut here, there], _) = two().await;
+    let ([one, other], [mut here, there], _) = two(LONG).await;
     let receipt = revoke(&one);
     let (revocation, _) = here.revocation().await;
     here.write(Frame::Revoked { revocation }).await;
@@ -92,7 +94,7 @@ async fn a_data_plane_that_moves_confirms_where_it_comes_to() {
 
 #[tokio::test]
 async fn a_data_plane_of_another_control_plane_that_says_nothing_is_pending() {
-    let ([one, _other], [mut here, _there], _) = two().await;
+    let ([one, _other], [mut here, _there], _) = two(IN_VAIN).await;
     let receipt = revoke(&one);
     let (revocation, _) = here.revocation().await;
     here.write(Frame::Revoked { revocation }).await;
