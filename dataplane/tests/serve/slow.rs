@@ -54,9 +54,10 @@ fn drip(peer: &mut Peer, bytes: &[u8]) -> Duration {
     began.elapsed()
 }
 
-/// About a second: not at once, and no multiple of it.
+/// Not at once, and sooner than without the limit, which is 10 s or more, or with one that begins anew with
+/// each byte: a machine with much else to do may take several seconds for one.
 fn assert_a_second(took: Duration) {
-    assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(900)..Duration::from_secs(8)).contains(&took), "{took:?}");
 }
 
 /// A stream without end, which says when nobody takes it any more.
@@ -105,7 +106,7 @@ fn a_head_that_drips_is_408_after_its_time_in_all() {
 fn a_body_that_drips_is_408_and_one_of_the_least_rate_is_served() {
     let upstream = Upstream::fixed(json_answer(WHOLE));
     let plane = plane(&upstream, "body_seconds");
-    let body = format!(r#"{{"model":"fast","pad":"{}"}}"#, "x".repeat(20_000));
+    let body = format!(r#"{{"model":"fast","pad":"{}"}}"#, "x".repeat(60_000));
     let request = post(CHAT, &body);
     let head = request.len() - body.len();
     let mut peer = plane.connect();
@@ -114,10 +115,11 @@ fn a_body_that_drips_is_408_and_one_of_the_least_rate_is_served() {
     let answer = peer.answer();
     assert_eq!((answer.status, answer.code().as_str()), (408, "request_timeout"));
     assert_eq!(answer.header("connection"), Some("close"));
-    // Twice the least rate, for longer than the second that any body may take.
+    // Six times the least rate, so that a machine with much else to do keeps it, for longer than the second
+    // that any body may take.
     let (mut peer, began) = (plane.connect(), Instant::now());
     peer.send(&request[..head]);
-    for piece in request[head..].chunks(2_048) {
+    for piece in request[head..].chunks(6_144) {
         peer.send(piece);
         std::thread::sleep(Duration::from_millis(250));
     }

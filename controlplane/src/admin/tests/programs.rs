@@ -53,7 +53,9 @@ async fn schemathesis_finds_no_failure_of_ours() {
         command.args(["run", &format!("{url}/admin/v1/openapi.json"), "--url", &url]);
         command.args(["--header", &format!("Authorization: Bearer {key}")]);
         command.args(["--checks", "not_a_server_error", "--phases", "examples,coverage,fuzzing"]);
-        command.args(["--max-examples", "8", "--seed", "1", "--workers", "2", "--no-color"]);
+        command.args(["--max-examples", "8", "--seed", "1", "--workers", "1", "--no-color"]);
+        // A machine that has much else to do is no failure of ours.
+        command.args(["--request-timeout", "60"]);
         // ClickHouse is away in this test, which is 503 as it should be; and the credential is to last.
         command.args(["--exclude-path-regex", "/usage|/costs|/requests|/privacy/export|/me/rotate"]);
         command.output().unwrap()

@@ -48,15 +48,13 @@ pub(in crate::quickstart) fn shell(name: &'static str, script: &str, sandbox: &S
 const ORDERLY: &str = "echo $$ >> $1/started; cat > /dev/null; echo dataplane >> $1/ended";
 
 #[tokio::test]
-async fn a_child_that_is_killed_runs_again_within_a_second_under_its_new_pid() {
+async fn a_child_that_is_killed_runs_again_under_its_new_pid() {
     let sandbox = Sandbox::new();
     let child = Child::start(shell("dataplane", ORDERLY, &sandbox), sandbox.pids.clone()).unwrap();
     let first = sandbox.lines("started", 1).await.remove(0);
     assert_eq!(sandbox.pids.table().dataplane.unwrap().to_string(), first);
-    let killed = Instant::now();
     std::process::Command::new("kill").args(["-9", &first]).status().unwrap();
     let second = sandbox.lines("started", 2).await.remove(1);
-    assert!(killed.elapsed() < Duration::from_secs(1), "{:?}", killed.elapsed());
     assert_ne!(first, second);
     let file: serde_json::Value =
         serde_json::from_slice(&std::fs::read(sandbox.path("pids.json")).unwrap()).unwrap();
@@ -118,6 +116,7 @@ async fn a_child_that_is_stopped_while_it_waits_for_its_restart_is_not_started()
 #[test]
 fn delays_grow_only_after_several_quick_deaths_and_have_an_end() {
     assert_eq!(restart_delay(0), RESTART_DELAY_MIN);
+    assert!(RESTART_DELAY_MIN < Duration::from_secs(1));
     assert_eq!(restart_delay(PATIENCE), RESTART_DELAY_MIN);
     assert!(restart_delay(PATIENCE + 4) < Duration::from_secs(1));
     assert_eq!(restart_delay(PATIENCE + 8), RESTART_DELAY_MAX);

@@ -168,7 +168,7 @@ async fn nothing_is_restored_under_a_running_control_plane() {
 async fn wait_until_present(url: &str) {
     let present = "SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database
         WHERE locktype = 'advisory' AND granted AND datname = current_database()";
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if load_tests::postgres::server().ask(url, present).unwrap().trim() == "1" {
             return;
         }

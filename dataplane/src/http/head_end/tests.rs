@@ -1,5 +1,9 @@
 //! Heads found and refused, each whole and split at every byte.
 
+#![allow(unsafe_code, reason = "the clock of a thread")]
+
+use std::time::Duration;
+
 use super::{HEAD_BYTES_MAX, HeadEnd, fuzz};
 use crate::http::head_error::HeadError;
 
@@ -84,20 +88,28 @@ fn each_call_looks_at_the_new_bytes_only() {
     assert_eq!(end.find(&buf), Ok(Some(1000)));
 }
 
+/// What this thread has used of a processor: others use this machine.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes to what it is given, and to nothing else.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) }, 0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
+}
+
 #[test]
 fn half_a_megabyte_that_drips_takes_less_than_fifty_milliseconds() {
     // As many heads of the limit as make 512 KiB, each looked at after each of its bytes.
     let head = head_of(HEAD_BYTES_MAX);
     let drip = || {
-        let began = std::time::Instant::now();
+        let began = cpu_time();
         for _ in 0..512 * 1024 / HEAD_BYTES_MAX {
             let mut end = HeadEnd::of_request();
             let found = (0..=head.len()).find_map(|len| end.find(&head[..len]).unwrap());
             assert_eq!(found, Some(HEAD_BYTES_MAX));
         }
-        began.elapsed()
+        cpu_time() - began
     };
-    // The best of some: others use this machine.
+    // The best of some: caches are shared, too.
     let took = (0..5).map(|_| drip()).min().unwrap();
-    assert!(took < std::time::Duration::from_millis(50), "{took:?}");
+    assert!(took < Duration::from_millis(50), "{took:?}");
 }
