@@ -108,8 +108,7 @@ impl Quickstart {
 
     async fn start(&mut self, state: State) -> Result<Report, QuickstartError> {
         let admin_key = self.data.admin_key()?;
-        let (engine, clickhouse) =
-            engine::program(&self.data, self.addresses.clickhouse.address(), self.credential()).await?;
+        let (engine, clickhouse) = engine::program(&self.data, self.addresses.clickhouse.address()).await?;
         self.addresses.clickhouse.release();
         self.launch(engine, &format!("{}/ping", clickhouse.url)).await?;
 

@@ -12,6 +12,7 @@ use controlplane::clickhouse::{ClickHouseError, Client};
 
 const LIUTONG: &str = env!("CARGO_BIN_EXE_liutong");
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const SECRET: &str = "hunter2-swordfish";
 const PARENT_OF: &str = "LIUTONG_TEST_ENGINE_DIR";
 
 fn options(dir: &Path) -> EngineOptions {
@@ -131,6 +132,8 @@ async fn engine_ends_when_its_parent_is_killed() {
     let mut parent = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "parent_of_an_engine", "--nocapture", "--test-threads=1"])
         .env(PARENT_OF, dir.path())
+        .env("OPENAI_API_KEY", SECRET)
+        .env("LIUTONG_BOOTSTRAP_ADMIN_KEY", SECRET)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -139,6 +142,11 @@ async fn engine_ends_when_its_parent_is_killed() {
     let pid: Option<u32> = lines.find_map(|line| line.split_once("engine-pid=")?.1.parse().ok());
     let pid = pid.unwrap();
     assert!(is_running(pid));
+    let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    assert!(
+        environment.contains("PATH=") && !environment.contains(SECRET),
+        "of its parent's secrets it has none"
+    );
     parent.kill().unwrap();
     parent.wait().unwrap();
     wait_until("the engine outlives its parent", || !is_running(pid)).await;

@@ -15,6 +15,7 @@
 //!   * one engine per directory; a start waits for the one before it to finish
 //!   * what the parent sees ready is its own child: the child holds the lock before the parent asks
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -41,6 +42,9 @@ pub const SUBCOMMAND: &str = "clickhouse-engine";
 /// The port that the engine serves on unless told otherwise.
 pub const PORT_DEFAULT: u16 = 18123;
 
+/// The environment variables that it gets of ours. HOME and XDG_CACHE_HOME say where the library is.
+const INHERITED: [&str; 9] =
+    ["PATH", "HOME", "XDG_CACHE_HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "RUST_BACKTRACE"];
 const PING_INTERVAL: Duration = Duration::from_millis(20);
 const FREE_PORT_ATTEMPTS: u32 = 3;
 const LOG_TAIL_BYTES: usize = 400;
@@ -163,7 +167,8 @@ impl EngineHandle {
             .arg(port.to_string())
             .arg("--library")
             .arg(library)
-            .env_remove(crate::config::BOOTSTRAP_KEY_VARIABLE)
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| inherits(name)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -252,6 +257,12 @@ impl Endpoint {
     pub fn analyst(&self) -> Client {
         Client::new(&self.url, config::ANALYST, &self.analyst_password)
     }
+}
+
+/// Whether the engine gets this variable of our environment: what a program needs to run, and nothing that
+/// may be a secret.
+pub(crate) fn inherits(name: &OsStr) -> bool {
+    INHERITED.iter().any(|one| name == *one)
 }
 
 fn free_port() -> std::io::Result<u16> {

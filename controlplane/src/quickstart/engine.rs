@@ -3,7 +3,6 @@
 //! The library is fetched before anything is started: the first time takes minutes, and no deadline runs
 //! meanwhile.
 
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use super::QuickstartError;
 use super::data_dir::{DataDir, replace};
 use super::supervisor::Program;
 use crate::clickhouse::engine::config::{self, ANALYST, MEMORY_BYTES_MAX_DEFAULT};
-use crate::clickhouse::engine::{Endpoint, SUBCOMMAND, fetch};
+use crate::clickhouse::engine::{self, Endpoint, SUBCOMMAND, fetch};
 
 // The engine gives itself 25 s before it ends the hard way.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -20,7 +19,6 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) async fn program(
     data: &DataDir,
     address: SocketAddr,
-    credential: Option<OsString>,
 ) -> Result<(Program, Endpoint), QuickstartError> {
     let library = tokio::task::spawn_blocking(fetch::fetch)
         .await
@@ -47,7 +45,10 @@ pub(super) async fn program(
             "--library".into(),
             library.into(),
         ],
-        env_remove: std::iter::once("LIUTONG_ADMIN_KEY".into()).chain(credential).collect(),
+        env_remove: std::env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| !engine::inherits(name))
+            .collect(),
         log: data.log("clickhouse"),
         stop_deadline: STOP_DEADLINE,
     };
