@@ -46,6 +46,7 @@ use audit::AuditCommand;
 
 use args::{Cli, Command, KeyCommand, ProfileCommand, UsageArgs, UsageCommand};
 use output::Output;
+use privacy::PrivacyCommand;
 
 use crate::clickhouse::engine;
 
@@ -54,6 +55,10 @@ use crate::clickhouse::engine;
 pub fn main() -> ExitCode {
     // clap prints usage errors to stderr and leaves with status 2, and `--help` to stdout with 0.
     let cli = Cli::parse();
+    if let Err(error) = dry_run_is_had(&cli) {
+        error.print();
+        return ExitCode::from(error.exit_status());
+    }
     if let Command::ClickhouseEngine(args) = &cli.command {
         // It wants the main thread, and no other thread beside it.
         return engine::serve(args);
@@ -69,6 +74,48 @@ pub fn main() -> ExitCode {
             error.print();
             ExitCode::from(error.exit_status())
         }
+    }
+}
+
+/// Refuses `--dry-run` where nobody would heed it: whoever asks for one must never get the real thing.
+fn dry_run_is_had(cli: &Cli) -> Result<(), CliError> {
+    let Some(name) = without_dry_run(&cli.command).filter(|_| cli.dry_run) else { return Ok(()) };
+    let problem =
+        format!("`liutong {name}` has no --dry-run: only changes that the admin API makes have one");
+    Err(CliError::Usage(problem))
+}
+
+/// The name of a command that can't be tried without doing it. None is left to a wildcard: a new command has
+/// to say where it belongs.
+fn without_dry_run(command: &Command) -> Option<&'static str> {
+    match command {
+        // They read files or write them, on this machine, whatever else they ask.
+        Command::Key(KeyCommand::Scan(_)) => Some("key scan"),
+        Command::Privacy(PrivacyCommand::Export { .. }) => Some("privacy export"),
+        Command::Spool(_) => Some("spool"),
+        Command::Backup(_) => Some("backup"),
+        Command::Restore(_) => Some("restore"),
+        Command::Doctor(_) => Some("doctor"),
+        Command::Support(_) => Some("support"),
+        Command::Profile(_) => Some("profile"),
+        Command::Completions { .. } => Some("completions"),
+        Command::Man { .. } => Some("man"),
+        Command::Quickstart(_) => Some("quickstart"),
+        Command::ClickhouseEngine(_) => Some("clickhouse-engine"),
+        // All of these go through `Admin`, which asks for a dry run with each change.
+        Command::Organization(_)
+        | Command::Team(_)
+        | Command::Application(_)
+        | Command::Key(_)
+        | Command::Model(_)
+        | Command::Administrator(_)
+        | Command::Audit(_)
+        | Command::Usage(_)
+        | Command::Request(_)
+        | Command::Node(_)
+        | Command::Hold(_)
+        | Command::Privacy(_)
+        | Command::Openapi => None,
     }
 }
 

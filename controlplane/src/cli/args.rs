@@ -89,7 +89,7 @@ pub(super) struct Cli {
     /// The profile that says where the admin API is, and where the key for it
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) profile: Option<String>,
-    /// Checks a change, and does not make it
+    /// Checks a change of the admin API's, and does not make it; commands without such a change refuse this
     #[arg(long, global = true)]
     pub(super) dry_run: bool,
     #[command(subcommand)]

@@ -106,6 +106,44 @@ mod tests {
         assert!(without.is_empty(), "no example: {without:?}");
     }
 
+    /// The commands that read or write files on this machine: only what the admin API changes can be tried.
+    const HERE: [&str; 15] = [
+        "liutong privacy export",
+        "liutong key scan",
+        "liutong spool inspect",
+        "liutong spool verify",
+        "liutong backup",
+        "liutong backup list",
+        "liutong backup verify",
+        "liutong backup prune",
+        "liutong restore",
+        "liutong doctor",
+        "liutong support bundle",
+        "liutong profile list",
+        "liutong completions",
+        "liutong man",
+        "liutong quickstart",
+    ];
+
+    #[test]
+    fn a_command_that_heeds_no_dry_run_refuses_it() {
+        let mut wrong = Vec::new();
+        walk(&Cli::command(), "liutong", &mut |path, command| {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for example in examples(&help).iter().filter(|example| reached(example) == path) {
+                let mut dry = example.clone();
+                dry.insert(1, "--dry-run".to_owned());
+                let refused = super::super::dry_run_is_had(&Cli::try_parse_from(&dry).unwrap());
+                let is_usage = refused.as_ref().is_err_and(|error| error.exit_status() == 2);
+                if is_usage != HERE.contains(&path) {
+                    wrong.push(format!("{path}: {refused:?}"));
+                }
+                assert!(super::super::dry_run_is_had(&Cli::try_parse_from(example).unwrap()).is_ok());
+            }
+        });
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
     /// Operations whose command is called otherwise, and several that have one command together.
     const OTHERWISE: [(&str, &str); 6] = [
         ("hold.create", "liutong hold add"),
