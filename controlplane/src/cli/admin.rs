@@ -199,7 +199,7 @@ fn last_id(row: &Value) -> String {
 }
 
 fn base_url(text: &str) -> Result<Url, CliError> {
-    let refuse = |reason: &str| CliError::AdminUrl { url: text.to_owned(), reason: reason.to_owned() };
+    let refuse = |reason: &str| CliError::AdminUrl { url: shown_url(text), reason: reason.to_owned() };
     let url = Url::parse(text).map_err(|error| refuse(&error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(refuse("expected http://HOST:PORT or https://HOST:PORT"));
@@ -212,6 +212,24 @@ fn base_url(text: &str) -> Result<Url, CliError> {
         return Err(refuse("expected no path: the admin API's is added to it"));
     }
     Ok(url)
+}
+
+/// A URL without what may be a secret: a user and a password, and what is behind the path. Where it can't be
+/// read nobody knows which part of it that is.
+pub(super) fn shown_url(text: &str) -> String {
+    if !text.contains(['@', '?', '#']) {
+        return text.to_owned();
+    }
+    match Url::parse(text) {
+        Ok(url) if url.has_host() && !url.path().contains('@') => {
+            let user = if url.username().is_empty() && url.password().is_none() { "" } else { "(removed)@" };
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let (host, path) = (url.host_str().unwrap_or_default(), url.path());
+            let behind = if url.query().is_some() || url.fragment().is_some() { "(removed)" } else { "" };
+            format!("{}://{user}{host}{port}{path}{behind}", url.scheme())
+        }
+        _ => "(removed)".to_owned(),
+    }
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -259,12 +277,38 @@ mod tests {
 
     #[test]
     fn an_admin_url_with_a_path_or_a_password_is_refused() {
-        for bad in
-            ["127.0.0.1:8090", "ftp://a", "http://a/admin", "http://a/?x", "http://u:secret@a", "http://"]
-        {
+        for bad in [
+            "127.0.0.1:8090",
+            "ftp://a",
+            "http://a/admin",
+            "http://a/?x",
+            "http://",
+            "http://u:secret@a",
+            "http://u:secret@",
+            "http://u:sec/ret:secret@a:99999/",
+            "ftp://u:secret@a",
+            "u:secret@a:8090",
+            "http://a/?key=secret",
+            "http://a/#secret",
+        ] {
             let error = base_url(bad).unwrap_err();
             assert_eq!(error.exit_status(), 2, "{bad}");
             assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_may_be_a_secret() {
+        for (url, shown) in [
+            ("https://a:1", "https://a:1"),
+            ("https://u:secret@a:1", "https://(removed)@a:1/"),
+            ("https://secret@a", "https://(removed)@a/"),
+            ("https://a/?key=secret", "https://a/(removed)"),
+            ("https://u:se?cret@a", "(removed)"),
+            ("https://u/secret@a", "(removed)"),
+            ("nothing@secret", "(removed)"),
+        ] {
+            assert_eq!(shown_url(url), shown);
         }
     }
 

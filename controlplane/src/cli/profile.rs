@@ -133,10 +133,13 @@ impl Profile {
     }
 }
 
-/// `$LIUTONG_CONFIG`, else `liutong/config.toml` in the user's configuration directory.
+/// `$LIUTONG_CONFIG`, which may be relative to where one is; else `liutong/config.toml` in the user's
+/// configuration directory.
 fn path(set: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let absolute = |name: &str| set(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("LIUTONG_CONFIG").or_else(|| {
+    let asked = set("LIUTONG_CONFIG").map(PathBuf::from);
+    // Never another file than the one that was asked for: it would be another installation.
+    asked.map(|path| std::path::absolute(&path).unwrap_or(path)).or_else(|| {
         let directory = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")))?;
         Some(directory.join("liutong/config.toml"))
     })
@@ -146,7 +149,9 @@ fn path(set: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
 fn load(path: &Path) -> Result<File, CliError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(File::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(File { path: path.to_owned(), ..File::default() });
+        }
         Err(source) => {
             return Err(CliError::File { action: "reading profiles from", path: path.to_owned(), source });
         }
@@ -174,7 +179,7 @@ pub(super) fn list(out: &Output) -> Result<(), CliError> {
             Err(problem) => format!("({problem})"),
         };
         json!({
-            "name": name, "admin_url": profile.admin_url, "key": key,
+            "name": name, "admin_url": super::admin::shown_url(&profile.admin_url), "key": key,
             "default": file.default.as_ref() == Some(name), "file": path.display().to_string(),
         })
     };
@@ -220,6 +225,27 @@ mod tests {
         let both = Given { profile: Some("a"), admin_url: Some("http://evil:1") };
         assert!(matches!(place(FILE, &both, &[]), Err(CliError::Usage(_))));
         assert!(matches!(place("", &nothing, &[]), Err(CliError::NoAdminKey)));
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_by_a_relative_path_is_the_one() {
+        let env = |name: &str| match name {
+            "LIUTONG_CONFIG" => Some("profiles/here.toml".to_owned()),
+            "HOME" => Some("/home/me".to_owned()),
+            _ => None,
+        };
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(path(&env), Some(here.join("profiles/here.toml")));
+        assert_eq!(
+            path(&|name: &str| env(name).filter(|_| name == "HOME")),
+            Some("/home/me/.config/liutong/config.toml".into())
+        );
+        // What is not there has no profiles, and no other file has.
+        let missing = Given { profile: Some("a"), admin_url: None }.place(env).unwrap_err().to_string();
+        assert!(
+            missing.contains("there is no profile a") && missing.contains("profiles/here.toml"),
+            "{missing}"
+        );
     }
 
     #[test]
