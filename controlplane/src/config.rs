@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
-use secret::{Secret, Source};
+use secret::{Secret, Source, SourceError};
 use thiserror::Error;
 
 use self::written::*;
@@ -67,6 +67,24 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: String,
     },
+    /// The secret that a key names is not to be had.
+    #[error("{}: {key}: {source}", file.display())]
+    Secret {
+        /// The file.
+        file: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Why.
+        source: SourceError,
+    },
+}
+
+impl ConfigError {
+    /// Whether a secret is missing that the control plane's unit has: from systemd, or in its environment.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Secret { source, .. } if source.is_elsewhere())
+    }
 }
 
 /// What is written of one secret.
@@ -126,12 +144,23 @@ pub enum ClickHouse {
     },
 }
 
+/// What a configuration is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    Serving,
+    Tools,
+}
+
 impl Config {
     /// Reads a file, and the secrets that it names.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
-        Self::parse(file, &text, |name| std::env::var(name).ok())
+        Self::parse(file, &read(file)?, For::Serving, |name| std::env::var(name).ok())
+    }
+
+    /// The same without the first administrator's key, which only the control plane has a use for: whoever
+    /// backs up, restores or looks may not even be allowed to read it.
+    pub fn load_for_tools(file: &Path) -> Result<Self, ConfigError> {
+        Self::parse(file, &read(file)?, For::Tools, |name| std::env::var(name).ok())
     }
 
     /// How long usage is kept.
@@ -141,7 +170,12 @@ impl Config {
         Retention { raw_days, hourly_days, daily_days }
     }
 
-    fn parse(file: &Path, text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    fn parse(
+        file: &Path,
+        text: &str,
+        used_for: For,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
         let written: Written = toml::from_str(text).map_err(|error| syntax(file, text, &error))?;
         let reader = Reader { file, env: &env };
         if written.data_dir.as_os_str().is_empty() {
@@ -170,7 +204,7 @@ impl Config {
         Ok(Self {
             registry: reader.registry(written.registry, &written.data_dir)?,
             admin_listen: reader.address("admin.listen", listen.as_deref().unwrap_or(ADMIN_LISTEN))?,
-            bootstrap_key: reader.bootstrap_key(bootstrap)?,
+            bootstrap_key: if used_for == For::Serving { reader.bootstrap_key(bootstrap)? } else { None },
             sync_socket: socket.unwrap_or_else(|| written.data_dir.join("run/control.sock")),
             sync_listen: sync_listen.map(|text| reader.address("sync.listen", &text)).transpose()?,
             certificate_life: reader.certificate_life(certificate_seconds)?,
@@ -241,7 +275,8 @@ impl Reader<'_> {
         if let Some((other, _)) = given.next() {
             return Err(self.error(other, format!("not beside {key}")));
         }
-        source.read_with(self.env).map(Some).map_err(|error| self.error(key, error.to_string()))
+        let failed = |source| ConfigError::Secret { file: self.file.to_owned(), key, source };
+        source.read_with(self.env).map(Some).map_err(failed)
     }
 
     fn bootstrap_key(&self, places: Places) -> Result<Option<Secret>, ConfigError> {
@@ -341,6 +376,10 @@ fn postgres_url(text: &str, password: Option<Secret>) -> Result<Secret, String> 
         url.set_password(Some(password.reveal())).map_err(|()| form.to_owned())?;
     }
     Ok(Secret::new(url.into()))
+}
+
+fn read(file: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(file).map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })
 }
 
 fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {

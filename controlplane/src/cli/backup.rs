@@ -95,7 +95,7 @@ pub(super) struct RestoreArgs {
 pub(super) async fn run(out: &Output, options: BackupArgs) -> Result<(), CliError> {
     match options.command {
         None => {
-            let config = Config::load(&options.config).map_err(crate::backup::BackupError::from)?;
+            let config = Config::load_for_tools(&options.config).map_err(crate::backup::BackupError::from)?;
             let keep_days = options.keep_days.unwrap_or(config.backup_keep_days);
             let directory = options.directory.unwrap_or_default();
             out.one(&show(&create::create(&config, &directory, keep_days).await?))
@@ -121,7 +121,7 @@ pub(super) async fn run(out: &Output, options: BackupArgs) -> Result<(), CliErro
 }
 
 pub(super) async fn restore(out: &Output, options: RestoreArgs) -> Result<(), CliError> {
-    let config = Config::load(&options.config).map_err(crate::backup::BackupError::from)?;
+    let config = Config::load_for_tools(&options.config).map_err(crate::backup::BackupError::from)?;
     let RestoreArgs { backup, replace, registry_only, .. } = options;
     let restored = restore::restore(&config, &backup, restore::Options { replace, registry_only }).await?;
     out.one(&json!({

@@ -4,7 +4,7 @@ use super::*;
 
 fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let find = |name: &str| env.iter().find(|one| one.0 == name).map(|one| one.1.to_owned());
-    Config::parse(Path::new("c.toml"), text, find)
+    Config::parse(Path::new("c.toml"), text, For::Serving, find)
 }
 
 fn parse(text: &str) -> Result<Config, ConfigError> {

@@ -21,8 +21,11 @@ const CLICKHOUSE_MIN: u64 = 24;
 const SKEW_GOOD_MS: i64 = 2000;
 const SKEW_MAX_MS: i64 = 30_000;
 
+/// Goes nowhere but where it is told to: ClickHouse's password is in a header, and would go behind a
+/// redirect.
 fn client() -> Option<reqwest::Client> {
-    reqwest::Client::builder().no_proxy().timeout(ANSWER_MAX).build().ok()
+    let to_one_place = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+    to_one_place.timeout(ANSWER_MAX).build().ok()
 }
 
 pub(super) async fn examine(installation: &Installation, admin: Result<Admin, CliError>) -> Vec<Finding> {
@@ -132,10 +135,14 @@ fn clock(of: &str, ahead_ms: i64) -> Finding {
 /// Asks the server that the control plane's configuration names.
 async fn clickhouse(http: &reqwest::Client, plane: &Plane) -> Vec<Finding> {
     let check = "clickhouse";
-    let (url, user, password) = match Config::load(&plane.file) {
+    let (url, user, password) = match Config::load_for_tools(&plane.file) {
         Ok(Config { clickhouse: ClickHouse::Server { url, user, password }, .. }) => (url, user, password),
         Ok(_) => {
             let why = "it is embedded: the control plane's own state, above, tells how it is";
+            return vec![Finding::skipped(check, why)];
+        }
+        Err(error) if error.is_elsewhere() => {
+            let why = format!("{error} (the control plane's unit has it, this shell has not)");
             return vec![Finding::skipped(check, why)];
         }
         Err(error) => {
@@ -194,9 +201,10 @@ pub(in crate::cli) async fn table_sizes(installation: &Installation) -> String {
     let (Some(http), Some(plane)) = (client(), &installation.controlplane) else {
         return not("there is no control plane on this machine");
     };
-    let Ok(Config { clickhouse: ClickHouse::Server { url, user, password }, .. }) = Config::load(&plane.file)
-    else {
-        return not("the configuration names no ClickHouse that can be asked");
+    let (url, user, password) = match Config::load_for_tools(&plane.file) {
+        Ok(Config { clickhouse: ClickHouse::Server { url, user, password }, .. }) => (url, user, password),
+        Ok(_) => return not("ClickHouse is embedded"),
+        Err(error) => return not(&error.to_string()),
     };
     let request = http.post(&url).header("x-clickhouse-user", user).body(SIZES);
     match ask(request.header("x-clickhouse-key", password.reveal())).await {
@@ -337,6 +345,50 @@ mod tests {
         let found = [0, -1999, 2500, -31_000].map(|ms| clock("x", ms));
         assert_eq!(verdicts(&found), [Fine, Fine, Warning, Failed]);
         assert!(found[3].found.contains("31 s behind"));
+    }
+
+    /// Answers one request with a redirect to `location`; gives what it was asked.
+    fn redirecting(listener: std::net::TcpListener, location: String) -> std::thread::JoinHandle<String> {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let answer = format!("HTTP/1.1 307 x\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+            (&stream).write_all(answer.as_bytes()).unwrap();
+            head.join("\n")
+        })
+    }
+
+    #[tokio::test]
+    async fn a_password_goes_behind_no_redirect() {
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (clickhouse, elsewhere) = (listen(), listen());
+        let url = |at: &std::net::TcpListener| format!("http://{}/", at.local_addr().unwrap());
+        let to = url(&clickhouse);
+        let asked = redirecting(clickhouse, url(&elsewhere));
+        let request = client().unwrap().post(&to).header("x-clickhouse-key", "hunter2").body("SELECT 1");
+        assert_eq!(ask(request).await.unwrap().status, 307);
+        assert!(asked.join().unwrap().contains("hunter2"));
+        elsewhere.set_nonblocking(true).unwrap();
+        assert!(elsewhere.accept().is_err(), "nobody came");
+    }
+
+    #[tokio::test]
+    async fn a_clickhouse_whose_password_only_the_unit_has_is_skipped_with_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("controlplane.toml");
+        for place in ["password_systemd_credential = 'clickhouse'", "password_env = 'LIUTONG_NOT_SET'"] {
+            let text = format!(
+                "data_dir = '/d'\n[admin]\nbootstrap_key_file = '/absent'\n\
+                 [clickhouse]\nurl = 'http://127.0.0.1:1'\n{place}\n"
+            );
+            std::fs::write(&file, &text).unwrap();
+            let plane = Plane { file: file.clone(), config: text.parse().unwrap() };
+            let found = clickhouse(&client().unwrap(), &plane).await;
+            assert_eq!(verdicts(&found), [Skipped], "{found:?}");
+            assert!(found[0].found.contains("clickhouse.password_"), "{found:?}");
+        }
     }
 
     #[test]
