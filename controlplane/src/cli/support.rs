@@ -15,11 +15,11 @@ use clap::{Args, Subcommand};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
-use secret::Source;
+use secret::{Secret, Source};
 use serde_json::{Value, json};
 use toml::Value as Toml;
 
-use self::redact::Scrubber;
+use self::redact::{SECRET_BYTES_MIN, Scrubber};
 use super::CliError;
 use super::admin::Admin;
 use super::doctor::installation::{Installation, Plane};
@@ -99,7 +99,13 @@ async fn collect(places: &Places, admin: impl Fn() -> Result<Admin, CliError>) -
     parts.push(part("tables.json", doctor::table_sizes(&installation).await));
     parts.push(part("files.txt", sizes(&installation)));
     parts.extend(logs(&installation));
-    let scrubber = Scrubber::new(secrets(&installation));
+    let (secrets, missing) = secrets(&installation);
+    for one in &missing {
+        eprintln!("liutong: warning: not looked for in what was collected: {one}");
+    }
+    parts.push(part("secrets.txt", not_looked_for(&missing)));
+    let names = planes(&installation).flat_map(|(_, plane)| redact::names(&plane.config)).collect();
+    let scrubber = Scrubber::new(secrets, names);
     for part in &mut parts {
         part.text = scrubber.scrub(&part.text);
     }
@@ -143,33 +149,54 @@ async fn nodes(admin: Result<Admin, CliError>) -> String {
     listed.map_or_else(|error| format!("(not to be had: {error})\n"), |rows| pretty(&Value::Array(rows)))
 }
 
-/// The secrets that the configurations name, so that their text can be found wherever it stands.
-fn secrets(installation: &Installation) -> Vec<secret::Secret> {
-    let mut sources = Vec::new();
-    for (_, plane) in planes(installation) {
-        sources_in(&plane.config, &mut sources);
+/// The secrets that the configurations name, so that their text can be found wherever it stands, whoever may
+/// read them; and which of them can't be looked for, with why.
+fn secrets(installation: &Installation) -> (Vec<Secret>, Vec<String>) {
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for (plane, Plane { config, .. }) in planes(installation) {
+        let mut sources = Vec::new();
+        sources_in(config, plane, &mut sources);
+        for (key, source) in sources {
+            match source.read_exposed() {
+                Ok(secret) if secret.reveal().len() < SECRET_BYTES_MIN => {
+                    missing.push(format!("{key}: it is shorter than {SECRET_BYTES_MIN} bytes"));
+                    found.push(secret);
+                }
+                Ok(secret) => found.push(secret),
+                Err(error) => missing.push(format!("{key}: {error}")),
+            }
+        }
     }
+    // These need not be there.
     let files = installation.quickstart.iter().map(|dir| Source::File(dir.join("admin-key")));
-    sources.extend(files);
-    for name in ["LIUTONG_ADMIN_KEY", "LIUTONG_BOOTSTRAP_ADMIN_KEY"] {
-        sources.push(Source::Environment(name.to_owned()));
+    let variables = ["LIUTONG_ADMIN_KEY", "LIUTONG_BOOTSTRAP_ADMIN_KEY"];
+    let others = files.chain(variables.map(|name| Source::Environment(name.to_owned())));
+    found.extend(others.filter_map(|source| source.read_exposed().ok()));
+    (found, missing)
+}
+
+fn not_looked_for(missing: &[String]) -> String {
+    if missing.is_empty() {
+        return "Every secret that the configurations name was looked for in these files.\n".to_owned();
     }
-    sources.iter().filter_map(|source| source.read().ok()).collect()
+    let lines: String = missing.iter().map(|one| format!("{one}\n")).collect();
+    format!("These secrets were not looked for in these files:\n{lines}")
 }
 
 /// Every place of a secret, wherever it stands: `env`, `file` and `systemd_credential`, alone or at the end
-/// of a key's name.
-fn sources_in(table: &toml::Table, sources: &mut Vec<Source>) {
+/// of a key's name; with the keys that lead there.
+fn sources_in(table: &toml::Table, above: &str, sources: &mut Vec<(String, Source)>) {
     for (key, value) in table {
+        let path = format!("{above}.{key}");
         let is = |name: &str| key == name || key.ends_with(&format!("_{name}"));
         match value {
-            Toml::Table(table) => sources_in(table, sources),
-            Toml::String(text) if is("env") => sources.push(Source::Environment(text.clone())),
+            Toml::Table(table) => sources_in(table, &path, sources),
+            Toml::String(text) if is("env") => sources.push((path, Source::Environment(text.clone()))),
             Toml::String(text) if is("systemd_credential") => {
-                sources.push(Source::SystemdCredential(text.clone()));
+                sources.push((path, Source::SystemdCredential(text.clone())));
             }
             Toml::String(text) if key == "file" || key == "password_file" || key == "bootstrap_key_file" => {
-                sources.push(Source::File(text.into()));
+                sources.push((path, Source::File(text.into())));
             }
             _ => {}
         }
@@ -251,6 +278,7 @@ fn write(file: &Path, parts: &[Part]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn every_place_of_a_secret_is_known() {
@@ -258,15 +286,45 @@ mod tests {
                       password_systemd_credential = 'c'\n[registry]\npassword_env = 'D_KEY'\n\
                       [http.tls]\nkey_file = '/tls'\n";
         let mut sources = Vec::new();
-        sources_in(&config.parse().unwrap(), &mut sources);
-        for expected in [
-            Source::Environment("A_KEY".into()),
-            Source::File("/b".into()),
-            Source::SystemdCredential("c".into()),
-            Source::Environment("D_KEY".into()),
+        sources_in(&config.parse().unwrap(), "x", &mut sources);
+        for (key, source) in [
+            ("x.credentials.A.env", Source::Environment("A_KEY".into())),
+            ("x.credentials.B.file", Source::File("/b".into())),
+            ("x.clickhouse.password_systemd_credential", Source::SystemdCredential("c".into())),
+            ("x.registry.password_env", Source::Environment("D_KEY".into())),
         ] {
-            assert!(sources.contains(&expected), "{expected:?}");
+            assert!(sources.contains(&(key.to_owned(), source)), "{key}");
         }
+    }
+
+    #[test]
+    fn secrets_that_all_may_read_are_looked_for_and_those_that_can_not_be_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+            path.display().to_string()
+        };
+        let (open, short) = (file("open", "hunter2-swordfish"), file("short", "abc"));
+        let config = format!(
+            "[credentials.A]\nfile = '{open}'\n[credentials.B]\nfile = '/absent/b'\n\
+             [credentials.C]\nenv = 'LIUTONG_NOT_SET'\n[credentials.D]\nfile = '{short}'\n\
+             [clickhouse]\npassword_systemd_credential = 'ch'\n"
+        );
+        let plane = Plane { file: dir.path().join("c.toml"), config: config.parse().unwrap() };
+        let mut installation = Installation::default();
+        installation.controlplane = Some(plane);
+        let (found, missing) = secrets(&installation);
+        assert!(found.iter().any(|secret| secret.reveal() == "hunter2-swordfish"));
+        assert_eq!(missing.len(), 4, "{missing:?}");
+        let told = not_looked_for(&missing);
+        for named in
+            ["credentials.B.file", "credentials.C.env", "credentials.D.file", "password_systemd_credential"]
+        {
+            assert!(told.contains(named), "{told}");
+        }
+        assert!(!told.contains("hunter2"));
     }
 
     #[test]

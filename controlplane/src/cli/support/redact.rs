@@ -1,21 +1,22 @@
-//! Taking secrets, addresses and people out of texts.
+//! Taking secrets, addresses, names and people out of configurations.
 //!
-//! Configurations: by an allow-list of keys, each with the form that its value must have; everything else
-//! goes. Other texts: words that look like a secret, or stand where one does, and addresses but loopback's.
-//! When in doubt it goes.
+//! By an allow-list of keys, each with the form that its value must have; everything else goes. Of what an
+//! administrator named (credentials, hosts) it is said that there is a name. Texts are `text`'s.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use reqwest::Url;
-use secret::Secret;
 use toml::{Table, Value};
 
+pub(super) use self::text::{SECRET_BYTES_MIN, Scrubber};
+
+/// Other texts than configurations, line by line.
+mod text;
+
 const REMOVED: &str = "(removed)";
-/// The shortest text that is taken out for being a secret of the configuration's: shorter ones would take
-/// ordinary words with them.
-const SECRET_BYTES_MIN: usize = 6;
-/// A word of letters in both cases and digits that is as long as this is taken for a secret.
-const RANDOM_CHARS_MIN: usize = 24;
+/// In the place of a name that an administrator gave.
+const NAME: &str = "(a name)";
 
 /// The form of a value that may stay.
 #[derive(Clone, Copy)]
@@ -28,8 +29,10 @@ enum Form {
     Number,
     /// The name of an environment variable.
     Variable,
-    /// The name of a systemd credential: letters in lower case, and dashes.
+    /// The name of a systemd credential, which may tell whose it is.
     Name,
+    /// One of our own words: letters in lower case.
+    Word,
 }
 
 /// The keys whose values may stay; `*` is any name of a table.
@@ -53,7 +56,7 @@ const KEPT: &[(&str, Form)] = &[
     ("credentials.*.systemd_credential", Form::Name),
     ("credentials.*.hosts", Form::Places),
     ("limits.*", Form::Number),
-    ("usage.sync", Form::Name),
+    ("usage.sync", Form::Word),
     ("usage.retention_minutes", Form::Number),
     ("admin.listen", Form::Places),
     ("admin.bootstrap_key_file", Form::Path),
@@ -82,10 +85,15 @@ pub(super) fn config(table: &Table) -> String {
 }
 
 fn kept(table: &Table, above: &str) -> Table {
-    let keep = |(key, value): (&String, &Value)| {
+    let keep = |(at, (key, value)): (usize, (&String, &Value))| {
         // Names of credentials and keys that nobody knows may be anything.
         let is_word = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && key.len() <= 32;
-        let key = if is_word { key.clone() } else { REMOVED.to_owned() };
+        let key = match (above, is_word) {
+            // Numbered: two of the same name would be one.
+            ("credentials", _) => format!("{NAME} {}", at + 1),
+            (_, true) => key.clone(),
+            (_, false) => REMOVED.to_owned(),
+        };
         let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
         let value = match value {
             Value::Table(table) => Value::Table(kept(table, &path)),
@@ -96,7 +104,51 @@ fn kept(table: &Table, above: &str) -> Table {
         };
         (key, value)
     };
-    table.iter().map(keep).collect()
+    table.iter().enumerate().map(keep).collect()
+}
+
+/// What a configuration names: its credentials, systemd's, and hosts. Texts may repeat them.
+pub(super) fn names(table: &Table) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    names_in(table, "", &mut names);
+    names
+}
+
+fn names_in(table: &Table, above: &str, names: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        if above == "credentials" {
+            names.insert(key.clone());
+        }
+        let key = if above == "credentials" { "*" } else { key };
+        let path = if above.is_empty() { key.to_owned() } else { format!("{above}.{key}") };
+        match (value, form(&path)) {
+            (Value::Table(table), _) => names_in(table, &path, names),
+            (Value::Array(all), None) => {
+                all.iter().filter_map(Value::as_table).for_each(|table| names_in(table, &path, names));
+            }
+            (Value::String(text), Some(Form::Name)) => {
+                names.insert(text.clone());
+            }
+            (Value::String(text), Some(Form::Places | Form::Url)) => names.extend(host(text)),
+            (Value::Array(all), Some(Form::Places)) => {
+                names.extend(all.iter().filter_map(Value::as_str).filter_map(host));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The host of a place or a URL, where it is a name and not this machine.
+fn host(text: &str) -> Option<String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let host = Url::parse(&url).ok()?.host_str()?.to_owned();
+    (!is_own(&host) && host.trim_matches(['[', ']']).parse::<IpAddr>().is_err()).then_some(host)
+}
+
+/// Whether a host is this machine, whatever it is called elsewhere.
+fn is_own(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
 }
 
 fn form(path: &str) -> Option<Form> {
@@ -122,25 +174,44 @@ impl Form {
             (Self::Number, Value::Integer(_) | Value::Boolean(_)) => Some(value.clone()),
             (Self::Path, Value::String(text)) => is_path(text).then(|| value.clone()),
             (Self::Path, Value::Array(all)) => texts(all, is_path).then(|| value.clone()),
-            (Self::Places, Value::String(text)) => is_place(text).then(|| value.clone()),
-            (Self::Places, Value::Array(all)) => texts(all, is_place).then(|| value.clone()),
+            (Self::Places, Value::String(text)) => is_place(text).then(|| place(text).into()),
+            (Self::Places, Value::Array(all)) => {
+                let places = all.iter().filter_map(Value::as_str).map(|text| place(text).into());
+                texts(all, is_place).then(|| Value::Array(places.collect()))
+            }
             (Self::Variable, Value::String(text)) => {
                 let plain = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
                 (text.contains('_') && text.bytes().all(plain)).then(|| value.clone())
             }
-            (Self::Name, Value::String(text)) => {
-                text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-').then(|| value.clone())
+            (Self::Name, Value::String(_)) => Some(NAME.into()),
+            (Self::Word, Value::String(text)) => {
+                text.bytes().all(|byte| byte.is_ascii_lowercase()).then(|| value.clone())
             }
             (Self::Url, Value::String(text)) => {
-                let mut url = Url::parse(text).ok()?;
-                let _ = (url.set_username(""), url.set_password(None));
-                url.set_query(None);
-                url.set_fragment(None);
-                Some(Value::String(url.to_string()))
+                let url = Url::parse(text).ok()?;
+                let (scheme, path) = (url.scheme(), url.path());
+                let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+                let host = shown_host(url.host_str().unwrap_or_default());
+                Some(format!("{scheme}://{host}{port}{path}").into())
             }
             _ => None,
         }
     }
+}
+
+/// `host:port` without a host that has a name or an address elsewhere.
+fn place(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, ""));
+    let between = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{between}{}:{port}", shown_host(host))
+}
+
+fn shown_host(host: &str) -> &str {
+    if is_own(host) {
+        return host;
+    }
+    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() { REMOVED } else { NAME }
 }
 
 fn is_path(text: &str) -> bool {
@@ -154,93 +225,6 @@ fn is_place(text: &str) -> bool {
     parts.is_some_and(|(host, port)| {
         !host.is_empty() && port.parse::<u16>().is_ok() && host.bytes().all(plain)
     })
-}
-
-/// Takes secrets and addresses out of texts.
-pub(super) struct Scrubber {
-    secrets: Vec<Secret>,
-}
-
-impl Scrubber {
-    /// Also takes out these, wherever they stand.
-    pub(super) fn new(secrets: Vec<Secret>) -> Self {
-        Self { secrets }
-    }
-
-    /// The text, line by line.
-    pub(super) fn scrub(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in self.secrets.iter().filter(|secret| secret.reveal().len() >= SECRET_BYTES_MIN) {
-            text = text.replace(secret.reveal(), REMOVED);
-        }
-        text.split_inclusive('\n').map(line).collect()
-    }
-}
-
-/// A line without the words that may be a secret.
-fn line(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let (mut rest, mut secret_next, mut version_next) = (line, false, false);
-    while !rest.is_empty() {
-        let (word, tail) = rest.split_at(rest.find(is_between).unwrap_or(rest.len()));
-        let (between, tail) = tail.split_at(tail.find(|c| !is_between(c)).unwrap_or(tail.len()));
-        if word.contains(char::is_alphanumeric) {
-            // The versions of some have the form of addresses.
-            let is_address = is_address(word) && !version_next;
-            let goes = secret_next || is_secret(word) || is_address || word.contains('@');
-            out.push_str(if goes { REMOVED } else { word });
-            secret_next = announces_secret(word, between);
-            version_next = word == "version";
-        } else {
-            out.push_str(word);
-        }
-        out.push_str(between);
-        rest = tail;
-    }
-    out
-}
-
-fn is_between(c: char) -> bool {
-    c.is_whitespace() || "\"'`=,;<>{}".contains(c)
-}
-
-/// Whether what follows this word is a secret.
-fn announces_secret(word: &str, between: &str) -> bool {
-    let word = word.trim_end_matches(':').to_ascii_lowercase();
-    if matches!(word.as_str(), "bearer" | "basic" | "authorization" | "x-api-key" | "api-key") {
-        return true;
-    }
-    let named = ["password", "passwd", "secret", "token", "api_key", "apikey", "cookie"];
-    // "the token was ..." is prose; `token=`, `"token":` and `token "` are not.
-    let is_given = between.contains(['=', '"', '\'']) || between.starts_with(':');
-    is_given && named.iter().any(|name| word.ends_with(name))
-}
-
-fn is_secret(word: &str) -> bool {
-    let has = |class: fn(&char) -> bool| word.chars().any(|c| class(&c));
-    let mut parts = word.split([':', '/', '(']);
-    let begins =
-        parts.any(|part| ["sk-", "eyJ", "ghp_", "AKIA"].iter().any(|prefix| part.starts_with(prefix)));
-    let has_key = word.contains("sk-lt");
-    let is_random = word.len() >= RANDOM_CHARS_MIN
-        && word.chars().all(|c| c.is_ascii_alphanumeric() || "+/_-".contains(c))
-        && has(char::is_ascii_lowercase)
-        && has(char::is_ascii_uppercase)
-        && has(char::is_ascii_digit);
-    begins || has_key || is_random
-}
-
-/// An IP address that is not this machine's own, with a port or without.
-fn is_address(word: &str) -> bool {
-    let word = word.trim_matches(['.', ':', '(', ')']);
-    let word = word.rsplit_once("//").map_or(word, |(_, authority)| authority);
-    let word = word.split('/').next().unwrap_or_default();
-    let host = match word.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None if word.matches(':').count() == 1 => word.split(':').next().unwrap_or_default(),
-        None => word,
-    };
-    host.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
 #[cfg(test)]
@@ -268,8 +252,8 @@ mod tests {
             "workers = 2",
             "listen = \"0.0.0.0:8080\"",
             "env = \"OPENAI_API_KEY\"",
-            "hosts = [\"api.openai.com:443\"]",
-            "url = \"http://h:8123/\"",
+            "hosts = [\"(a name):443\"]",
+            "url = \"http://(a name):8123/\"",
             "password_file = \"/p\"",
             "key_file = \"/t\"",
             "api_key = \"(removed)\"",
@@ -279,33 +263,40 @@ mod tests {
     }
 
     #[test]
-    fn secrets_and_addresses_go_from_logs_and_what_helps_stays() {
-        let scrubber = Scrubber::new(vec![Secret::new("correct horse battery".to_owned())]);
-        for (line, shown) in [
-            ("authorization: Bearer abc123\n", "authorization: (removed) (removed)\n"),
-            ("key sk-lt-Abcd1234-xyz refused", "key (removed) refused"),
-            ("{\"password\":\"hunter2\",\"n\":1}", "{\"password\":\"(removed)\",\"n\":1}"),
-            ("password=hunter2 user=x", "password=(removed) user=x"),
-            ("from 203.0.113.7:443 and [2001:db8::1]:80", "from (removed) and (removed)"),
-            ("to http://10.1.2.3:8000/v1, then", "to (removed), then"),
-            ("mail root@example.org", "mail (removed)"),
-            ("say correct horse battery staple", "say (removed) staple"),
-            ("jwt eyJhbGciOi.x.y", "jwt (removed)"),
-            ("refused (203.0.113.7)", "refused (removed)"),
-            ("api_key = \"(removed)\"", "api_key = \"(removed)\""),
-            ("AbCdEfGhIjKlMnOpQrStUvWx0123", "(removed)"),
-        ] {
-            assert_eq!(scrubber.scrub(line), shown);
+    fn of_names_it_is_said_that_there_are_some_and_texts_are_rid_of_them() {
+        let text = "[credentials.ACME_MERGER]\nsystemd_credential = 'acme-key'\nhosts = ['llm.acme.example:443']\n\
+                    [credentials.ZOO]\nenv = 'ZOO_KEY'\nhosts = ['10.1.2.3:443', '127.0.0.1:80']\n\
+                    [control]\naddress = ['cp.acme.example:8092']\n\
+                    [clickhouse]\nurl = 'https://ch.acme.example:8443/'\npassword_systemd_credential = 'ch-key'\n\
+                    [registry]\nurl = 'postgres://liutong@db.acme.example/liutong'\n";
+        let table: Table = text.parse().unwrap();
+        let shown = config(&table);
+        for gone in ["acme", "ACME", "ZOO]", "ch-key", "10.1.2.3"] {
+            assert!(!shown.contains(gone), "{gone} is in\n{shown}");
         }
         for kept in [
-            "2026-11-29T02:00:00.123456Z INFO controlplane::run: control plane ready admin=127.0.0.1:8090\n",
-            "liutong_usage_pending 0\n",
-            "http://127.0.0.1:18123 has version 26.7.2.1, the disk-full task-1",
-            "node 00000000000000aa boot 4fd0c2b1a9e8d7f6, the token was taken\n",
-            "/var/lib/liutong/dataplane/spool/0123456789abcdef0123456789abcdef/000001.seg",
-            "\"found\": \"Linux 6.1.0-42-amd64\",\n",
+            "[credentials.\"(a name) 1\"]",
+            "[credentials.\"(a name) 2\"]",
+            "systemd_credential = \"(a name)\"",
+            "hosts = [\"(a name):443\"]",
+            "\"(removed):443\"",
+            "\"127.0.0.1:80\"",
+            "address = [\"(a name):8092\"]",
+            "url = \"https://(a name):8443/\"",
+            "url = \"postgres://(a name)/liutong\"",
         ] {
-            assert_eq!(scrubber.scrub(kept), kept);
+            assert!(shown.contains(kept), "{kept} is not in\n{shown}");
         }
+        let expected = [
+            "ACME_MERGER",
+            "ZOO",
+            "acme-key",
+            "ch-key",
+            "ch.acme.example",
+            "cp.acme.example",
+            "db.acme.example",
+            "llm.acme.example",
+        ];
+        assert_eq!(names(&table).into_iter().collect::<Vec<_>>(), expected);
     }
 }
