@@ -207,6 +207,7 @@ impl Privacy {
             id: due.subject.clone(),
             pseudonym: due.gone.pseudonym.clone(),
             names: due.gone.ids.clone(),
+            is_done: due.is_done,
         };
         Ok(self.ingest.usage().erase(&erased).await?)
     }

@@ -4,9 +4,10 @@
 //! and endpoint in `usage_erased`, under a random pseudonym, so that what was spent can still be added up.
 //! The ledger of batches stays, too: it has no ids but those of events.
 //!
-//! It can be run again at any point: sums are written once, before anything goes. A rollup that was being
-//! derived meanwhile may bring hours back, and a batch that was on its way events: `erased_usage_left` finds
-//! them, and running it again removes them.
+//! It can be run again at any point: sums are written once, before anything goes. What came in behind an
+//! erasure that was done is summed up by itself, under a name that follows from its events. A rollup that
+//! was being derived meanwhile may bring hours back, and a batch that was on its way events:
+//! `erased_usage_left` finds them, and running it again removes them.
 //!
 //! Rows are gone when this returns; the files that held them within some ten minutes, when ClickHouse drops
 //! what its mutations have replaced.
@@ -27,6 +28,8 @@ pub struct ErasedUsage {
     pub pseudonym: String,
     /// All ids whose names go.
     pub names: Vec<String>,
+    /// It was erased once already: what is there now came in behind it.
+    pub is_done: bool,
 }
 
 impl Client {
@@ -80,7 +83,23 @@ impl Client {
         Ok(self.query(&sql).param("id", &erased.id).fetch_one().await?)
     }
 
+    /// Under which name sums are kept: of what came in late one of its own, made of the events that it is of,
+    /// so that it is written once however often this is run again.
+    async fn pseudonym(&self, erased: &ErasedUsage) -> Result<Option<String>, ClickHouseError> {
+        if !erased.is_done {
+            return Ok(Some(erased.pseudonym.clone()));
+        }
+        let sql = format!(
+            "SELECT count(), lower(hex(groupBitXor(cityHash64(boot, seq)))) FROM liutong.usage_events
+             WHERE {} = {{id:String}}",
+            erased.column
+        );
+        let (rows, which): (u64, String) = self.query(&sql).param("id", &erased.id).fetch_one().await?;
+        Ok((rows > 0).then(|| format!("{}_{which}", erased.pseudonym)))
+    }
+
     async fn keep_sums(&self, erased: &ErasedUsage) -> Result<(), ClickHouseError> {
+        let Some(pseudonym) = self.pseudonym(erased).await? else { return Ok(()) };
         // One INSERT of few rows is one part: all of them or none.
         let sql = format!(
             "INSERT INTO liutong.usage_erased
@@ -93,7 +112,7 @@ impl Client {
              GROUP BY month, model_alias, endpoint",
             erased.column
         );
-        let query = self.query(&sql).param("pseudonym", &erased.pseudonym).param("id", &erased.id);
+        let query = self.query(&sql).param("pseudonym", &pseudonym).param("id", &erased.id);
         Ok(query.with_setting("async_insert", "0").execute().await?)
     }
 }

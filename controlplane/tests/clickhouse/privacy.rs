@@ -4,6 +4,7 @@
 use controlplane::clickhouse::erasure::ErasedUsage;
 use controlplane::clickhouse::insert::DAY_MS;
 use controlplane::clickhouse::retention::{HeldUsage, Retention};
+use controlplane::clickhouse::usage_query::{Interval, UsageQuery};
 use controlplane::privacy::inventory;
 
 use super::support::{Random, batch, day_ago, eager, number, roll_up, send, start};
@@ -84,6 +85,7 @@ async fn an_erased_team_leaves_sums_under_a_random_name_and_nothing_else() {
         id: "team_b".into(),
         pseudonym: "erased_x".into(),
         names: vec!["team_b".into(), "app_b".into()],
+        is_done: false,
     };
     assert!(client.erase_usage(&erased).await.unwrap() >= theirs.0);
     // Again, as after a crash: nothing is counted twice.
@@ -105,6 +107,70 @@ async fn an_erased_team_leaves_sums_under_a_random_name_and_nothing_else() {
     assert_eq!((numbers[0].stored, numbers[0].doubled), (3000, 0), "all are accounted for");
     let bad = ErasedUsage { id: "x' OR 1 = 1 --".into(), ..erased };
     client.erase_usage(&bad).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn usage_that_comes_in_behind_an_erasure_goes_too_and_its_sums_are_kept_once() {
+    let shared = start();
+    let client = shared.endpoint.client();
+    let id = |is_done| ErasedUsage {
+        column: "team_id",
+        id: "team_b".into(),
+        pseudonym: "erased_late".into(),
+        names: vec!["team_b".into()],
+        is_done,
+    };
+    let sums = "SELECT sum(requests) FROM liutong.usage_erased WHERE startsWith(pseudonym, 'erased_late')";
+    let mut expected = 0;
+    for number_of in [1, 2, 3] {
+        let batch = batch(&mut Random(number_of), 6, number_of, day_ago(2), 24, 500);
+        send(&client, &batch).await;
+        expected += rows(&client, "usage_events", "team_id = 'team_b'").await;
+        for again in [false, true] {
+            client.erase_usage(&id(number_of > 1 || again)).await.unwrap();
+        }
+        assert_eq!(number(&client, sums).await, expected, "after batch {number_of}");
+        assert_eq!(rows(&client, "usage_daily", "team_id = 'team_b'").await, 0);
+    }
+    assert!(expected > 0);
+}
+
+#[tokio::test]
+async fn days_are_exported_page_by_page_and_minutes_are_reported_from_single_events() {
+    let shared = start();
+    let client = shared.endpoint.client();
+    let mut sent = 0;
+    for number in 1..=40 {
+        let days = i64::try_from(number).unwrap();
+        let batch = batch(&mut Random(number), 7, number, day_ago(days), 24, 20);
+        sent += batch.iter().filter(|row| row.team_id == "team_b").count();
+        send(&client, &batch).await;
+    }
+    let (mut requests, mut pages, mut after) = (0, 0, None::<String>);
+    loop {
+        let (rows, next) = client.export_days("team_id", "team_b", after.as_deref()).await.unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        pages += 1;
+        requests += rows.iter().filter_map(|row| row["requests"].as_u64()).sum::<u64>();
+        after = next;
+    }
+    assert_eq!((requests, pages), (sent as u64, 2));
+    let query = UsageQuery {
+        from_ms: day_ago(3),
+        to_ms: day_ago(2),
+        interval: Some(Interval::Minute),
+        group_by: Vec::new(),
+        filters: Vec::new(),
+    };
+    let report = client.usage(&query).await.unwrap();
+    assert_eq!(report.rows.iter().map(|row| row.requests).sum::<u64>(), 20);
+    for row in &report.rows {
+        let start: jiff::Timestamp = row.start.as_deref().unwrap().parse().unwrap();
+        assert!(start.as_second() % 60 == 0 && (day_ago(3)..day_ago(2)).contains(&start.as_millisecond()));
+    }
+    assert!(report.rows.len() > 5, "not all of them in one minute");
 }
 
 #[tokio::test]
