@@ -9,15 +9,19 @@ use std::collections::HashSet;
 use sqlx::Row as _;
 use tokio::sync::OwnedSemaphorePermit;
 use wire::frame::PART_CHANGES;
-use wire::id::{AliasId, ApplicationId, AttributionId, DeploymentId, Generation, KeyId};
+use wire::id::{AliasId, ApplicationId, DeploymentId, Generation};
 use wire::table::{self, Change};
 use wire::table_sum::{self, TableSum};
 
+use super::engine::Engine;
 use super::write::Kind;
 use super::{
-    Conn, Db, Registry, RegistryError, Result, Row, Tx, allow, generation, generation_of, key, model, number,
+    Conn, Db, Registry, RegistryError, Result, Row, Tx, allow, generation, generation_of, model, number,
     statement, stored,
 };
+
+/// Keys, one by one or a page at a time.
+mod keys;
 
 /// A data plane that is further behind gets a snapshot.
 const BEHIND_MAX: u64 = 100_000;
@@ -48,6 +52,7 @@ pub enum Since {
 
 /// The whole tables, read in parts.
 pub struct Snapshot {
+    engine: Engine,
     tx: Tx,
     _one_of_max: OwnedSemaphorePermit,
     generation: Generation,
@@ -61,13 +66,12 @@ const STAGES: [(Kind, &str); 4] = [
     (Kind::Deployment, "WHERE id > $1 AND removed_ms IS NULL ORDER BY id LIMIT $2"),
     (Kind::Alias, "WHERE id > $1 AND removed_ms IS NULL ORDER BY id LIMIT $2"),
     (Kind::Application, "WHERE id > $1 ORDER BY id LIMIT $2"),
-    (Kind::Key, "WHERE id > $1 ORDER BY id LIMIT $2"),
+    // By `keys::page`.
+    (Kind::Key, ""),
 ];
 
 const ALIASES: &str = "SELECT id, name, created_ms, removed_ms FROM aliases";
 const APPLICATIONS: &str = "SELECT id, allow FROM applications";
-const KEYS: &str =
-    "SELECT id, application, attribution, digest, status, allow, retiring_until_ms, expires_ms FROM keys";
 
 impl Registry {
     /// Begins to read the whole tables, once not too many others do.
@@ -77,7 +81,15 @@ impl Registry {
         // The first read fixes what the transaction sees.
         let generation = generation_of(&mut tx).await?;
         let settings = Some(Change::Settings(self.settings.clone()));
-        Ok(Snapshot { tx, _one_of_max: permit, generation, settings, stage: 0, after: 0 })
+        Ok(Snapshot {
+            engine: self.engine,
+            tx,
+            _one_of_max: permit,
+            generation,
+            settings,
+            stage: 0,
+            after: 0,
+        })
     }
 
     /// What changed after a generation: of at most `PART_CHANGES` generations.
@@ -139,21 +151,30 @@ impl Snapshot {
             && part.len() < PART_CHANGES
         {
             let room = PART_CHANGES - part.len();
-            let select = select_of(*kind).ok_or(RegistryError::Corrupt { what: "kind of a change" })?;
-            let rows = sqlx::query::<Db>(statement(select, tail))
-                .bind(self.after)
-                .bind(stored(room as u64))
-                .fetch_all(&mut *self.tx)
-                .await?;
-            for row in &rows {
-                part.push(change(&mut self.tx, *kind, row).await?);
-            }
-            match rows.last() {
-                Some(row) if rows.len() == room => self.after = row.try_get("id")?,
-                _ => (self.stage, self.after) = (self.stage + 1, 0),
-            }
+            let (rows, last) = match kind {
+                Kind::Key => keys::page(self.engine, &mut self.tx, (self.after, room)).await?,
+                _ => self.page(*kind, tail, room).await?,
+            };
+            (self.stage, self.after) = match rows.len() == room {
+                true => (self.stage, last),
+                false => (self.stage + 1, 0),
+            };
+            part.extend(rows);
         }
         Ok((!part.is_empty()).then_some(part))
+    }
+
+    /// Changes for at most `limit` entities of a kind above the last, and the number of the last of them.
+    async fn page(&mut self, kind: Kind, tail: &'static str, limit: usize) -> Result<(Vec<Change>, i64)> {
+        let select = select_of(kind).ok_or(RegistryError::Corrupt { what: "kind of a change" })?;
+        let query = sqlx::query::<Db>(statement(select, tail)).bind(self.after).bind(stored(limit as u64));
+        let rows = query.fetch_all(&mut *self.tx).await?;
+        let last = rows.last().map(|row| row.try_get("id")).transpose()?;
+        let mut changes = Vec::with_capacity(rows.len());
+        for row in &rows {
+            changes.push(change(&mut self.tx, kind, row).await?);
+        }
+        Ok((changes, last.unwrap_or(self.after)))
     }
 }
 
@@ -162,7 +183,7 @@ fn select_of(kind: Kind) -> Option<&'static str> {
         Kind::Deployment => Some(model::DEPLOYMENTS),
         Kind::Alias => Some(ALIASES),
         Kind::Application => Some(APPLICATIONS),
-        Kind::Key => Some(KEYS),
+        Kind::Key => Some(keys::KEYS),
         Kind::Organization | Kind::Team | Kind::Admin | Kind::Node => None,
     }
 }
@@ -178,7 +199,7 @@ async fn present(conn: &mut Conn, kind: Kind, entity: i64) -> Result<Option<Chan
 async fn change(conn: &mut Conn, kind: Kind, row: &Row) -> Result<Change> {
     let id: i64 = row.try_get("id")?;
     match kind {
-        Kind::Key => key_change(row, id),
+        Kind::Key => keys::change(row),
         Kind::Application => Ok(Change::Application(table::Application {
             id: ApplicationId(number(id)),
             allow: allow::wire(row.try_get("allow")?)?,
@@ -189,24 +210,6 @@ async fn change(conn: &mut Conn, kind: Kind, row: &Row) -> Result<Change> {
             Err(RegistryError::Corrupt { what: "kind of a change" })
         }
     }
-}
-
-fn key_change(row: &Row, id: i64) -> Result<Change> {
-    let digest = key::digest(row)?;
-    if row.try_get::<&str, _>("status")? == "revoked" {
-        return Ok(Change::NoKey(digest));
-    }
-    let ends: [Option<i64>; 2] = [row.try_get("retiring_until_ms")?, row.try_get("expires_ms")?];
-    let allow = row.try_get::<Option<&str>, _>("allow")?.map(allow::wire).transpose()?;
-    Ok(Change::Key(table::Key {
-        digest,
-        id: KeyId(number(id)),
-        application: ApplicationId(number(row.try_get("application")?)),
-        attribution: AttributionId(number(row.try_get("attribution")?)),
-        // 0 is no end at all: an end before 1970 must not become that.
-        not_after_ms: ends.into_iter().flatten().min().map_or(0, |end| number(end).max(1)),
-        allow,
-    }))
 }
 
 async fn alias_change(conn: &mut Conn, row: &Row, id: i64) -> Result<Change> {

@@ -1,6 +1,7 @@
 //! Snapshots and deltas: what data planes get.
 
 use super::*;
+use crate::registry::rotation::Old;
 
 #[tokio::test]
 async fn a_snapshot_does_not_see_what_is_committed_while_it_is_read() {
@@ -51,6 +52,31 @@ async fn a_snapshot_of_many_keys_comes_in_parts_and_misses_none() {
         }));
     }
     assert_eq!((parts, ids.len()), (3, 9001));
+}
+
+#[tokio::test]
+async fn a_key_in_whatever_state_is_the_same_in_a_snapshot_and_in_a_delta() {
+    let registry = demo().await;
+    registry.set_model("m", &[deployment("d")]).await.unwrap();
+    registry.set_model("n", &[deployment("e")]).await.unwrap();
+    let from = registry.generation().await.unwrap();
+    for models in [None, Some(vec![]), Some(vec!["m".into(), "n".into()]), Some(vec!["*".into()])] {
+        for expires_ms in [None, Some(now_ms() + 1000)] {
+            let new = NewKey { description: "\"\n\u{6d41}".into(), models: models.clone(), ..new_key() };
+            registry.create_key(NewKey { expires_ms, ..new }).await.unwrap();
+        }
+    }
+    let (retiring, _) = registry.create_key(new_key()).await.unwrap();
+    registry.rotate_key(&retiring.id, Old::Retires(60_000)).await.unwrap();
+    let (revoked, _) = registry.create_key(new_key()).await.unwrap();
+    registry.revoke_key(&revoked.id).await.unwrap();
+    let keys = |changes: Vec<Change>| -> Vec<Change> {
+        let of_keys = |change: &Change| matches!(change, Change::Key(_) | Change::NoKey(_));
+        changes.into_iter().filter(of_keys).collect()
+    };
+    let (whole, since) = (keys(snapshot(&registry).await), keys(changes_since(&registry, from).await));
+    assert_eq!(whole.len(), 11);
+    assert!(since.len() == whole.len() && since.iter().all(|change| whole.contains(change)), "{since:?}");
 }
 
 #[tokio::test]
