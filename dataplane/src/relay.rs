@@ -177,6 +177,10 @@ impl Relay<'_> {
 
     /// Reads once; what may go on is in the returned range of the buffer.
     async fn read(&mut self) -> Result<Range<usize>, Broken> {
+        // Where every read has something at once, none of them is ever found waiting and given up.
+        if self.worker.watches.has_ended() {
+            return Err(Broken::Ending);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         buffer.resize(HEADROOM, 0);

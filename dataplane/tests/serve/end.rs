@@ -128,13 +128,7 @@ fn a_stream_that_is_read_on_for_a_client_that_left_is_the_clients_doing_also_at_
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(plane.metric("liutong_usage_in_flight"), 1, "it is read on");
-    // Slow again, until what ran is behind us.
-    stream.runs.store(false, Ordering::Relaxed);
-    let before = stream.written.load(Ordering::Relaxed);
-    while stream.written.load(Ordering::Relaxed) < before + EVENTS_AT_ONCE * EVENT.len() {
-        assert!(Instant::now() < end, "it is read on");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    // It runs on as fast as it can: no read of it ever waits.
     assert!(plane.stop().success());
     let event = plane.usage(1)[0];
     assert_eq!((event.status, event.usage_source), (499, UsageSource::Partial));
