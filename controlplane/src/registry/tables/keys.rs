@@ -5,19 +5,16 @@
 //! text, a JSON array with an array for each key.
 
 use serde::Deserialize;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 use wire::id::{ApplicationId, AttributionId, KeyDigest, KeyId};
 use wire::table::{self, Change};
 
 use super::super::engine::Engine;
-use super::super::{Conn, Db, RegistryError, Result, Row, allow, key, number, statement, stored};
+use super::super::{Conn, Db, RegistryError, Result, Row, allow, key, number, stored};
 
 /// What is read of a key.
 pub(super) const KEYS: &str =
     "SELECT id, application, attribution, digest, status, allow, retiring_until_ms, expires_ms FROM keys";
-
-/// Those above a number, in the order of their numbers.
-const PAGE: &str = "FROM (SELECT * FROM keys WHERE id > $1 ORDER BY id LIMIT $2) AS page";
 
 /// What is kept of a key.
 #[derive(Deserialize)]
@@ -48,7 +45,8 @@ pub(super) async fn page(
                  status, allow, retiring_until_ms, expires_ms)) AS TEXT), '[]') AS page"
         }
     };
-    let query = sqlx::query::<Db>(statement(select, PAGE)).bind(after).bind(stored(limit as u64));
+    let text = format!("{select} FROM ({KEYS} WHERE id > $1 ORDER BY id LIMIT $2) AS page");
+    let query = sqlx::query::<Db>(AssertSqlSafe(text)).bind(after).bind(stored(limit as u64));
     let row = query.fetch_one(conn).await?;
     let page: Vec<Kept<'_>> = serde_json::from_str(row.try_get("page")?)
         .map_err(|_| RegistryError::Corrupt { what: "page of keys" })?;
