@@ -23,6 +23,8 @@ mod problem;
 mod entities;
 /// Keys.
 mod keys;
+/// When they were used.
+mod key_uses;
 /// Ending keys, and data planes.
 mod revocation;
 /// Aliases and deployments.

@@ -19,6 +19,8 @@ pub mod erasure;
 pub mod export;
 /// Batches of usage events: one batch, one insert, one token.
 pub mod insert;
+/// When keys were used, also those that are refused.
+pub mod key_uses;
 /// Which batches are stored, and which numbers they had.
 pub mod ledger;
 /// Numbered SQL files, each applied once.

@@ -17,6 +17,8 @@
 
 /// What ingest counts.
 pub mod counters;
+/// Uses of keys that were refused though they are known.
+pub(crate) mod key_uses;
 /// Name tables in ClickHouse follow the registry.
 pub mod names;
 /// One token, or derived ones.

@@ -40,6 +40,8 @@ pub mod enrolment;
 pub mod hold;
 /// Keys and their lifecycle.
 pub mod key;
+/// Whose the keys are that data planes tell of.
+mod key_use;
 /// Aliases and the deployments that serve them.
 pub mod model;
 /// What ids are called, for ClickHouse.

@@ -38,7 +38,7 @@ use crate::accounts::Accounts;
 use crate::authority::{Authority, AuthorityError};
 use crate::ingest::Ingest;
 use crate::publish::Hub;
-use crate::registry::RegistryError;
+use crate::registry::{Registry, RegistryError};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest first frame: a `Hello` and what a later version may add.
@@ -235,6 +235,12 @@ async fn check_identity(hub: &Hub, peer: &Peer, node: NodeId) -> Result<(), Sess
             None => Err(SessionError::Refused(REMOVED)),
         },
     }
+}
+
+/// What every session begins with.
+async fn welcome(registry: &Registry) -> Result<Frame, SessionError> {
+    let generation = registry.generation().await?;
+    Ok(Frame::Welcome { registry: registry.id(), generation, takes_key_uses: true })
 }
 
 /// Tells the other side why, as far as it listens.

@@ -1,5 +1,6 @@
 //! Accounting for usage events: a thread that says every second which numbers were given out and where their
-//! events are, and that sends batches again which ClickHouse lost after it had acknowledged them.
+//! events are, and that sends batches again which ClickHouse lost after it had acknowledged them. It also
+//! tells which keys were refused though they are known (`key_uses`).
 //!
 //! Its connection is its own, so that nothing here delays shipping. It also keeps the numbers on disk
 //! (`numbers`), whether the control plane is there or not.
@@ -11,20 +12,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use wire::frame::{Frame, Hello, Role};
 use wire::id::{BootId, Generation, NodeId, RegistryId};
 use wire::report::{Report, Totals};
 
+use crate::auth::minute_of;
 use crate::link::{Address, Link, LinkError};
 use crate::log::{self, Entry};
+use crate::refused::Uses;
 use crate::slots::pool::now_ms;
 use crate::spool::Watch;
 use crate::sys;
 use kept::Kept;
+use key_uses::KeyUses;
 use numbers::NumberFiles;
 
 /// Acknowledged batches that are still on disk.
 mod kept;
+/// Uses of keys that are refused though they are known.
+mod key_uses;
 /// The numbers that each process gave out, on disk.
 pub mod numbers;
 
@@ -50,6 +57,7 @@ struct Worker {
     kept: Kept,
     watch: Watch,
     numbers: NumberFiles,
+    key_uses: KeyUses,
     stop: Arc<AtomicBool>,
     admitted: Vec<u64>,
     /// When figures were last looked at.
@@ -65,7 +73,7 @@ impl Account {
     pub fn start(
         (control, node, boot): (Address, NodeId, BootId),
         data_dir: &Path,
-        watch: Watch,
+        (watch, refused): (Watch, Receiver<Uses>),
         numbers: NumberFiles,
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -78,6 +86,7 @@ impl Account {
             admitted: watch.admitted_by_worker(),
             watch,
             numbers,
+            key_uses: KeyUses::new(refused),
             stop: Arc::clone(&stop),
             looked_at: None,
             reported: None,
@@ -116,6 +125,7 @@ impl Worker {
     }
 
     fn keep_numbers(&mut self) {
+        self.key_uses.take_over();
         let admitted = self.watch.admitted_by_worker();
         let grown = admitted.iter().zip(&self.admitted).map(|(now, before)| now - before).max().unwrap_or(0);
         // Twice as fast the next time, and the time after that.
@@ -133,16 +143,23 @@ impl Worker {
     fn session(&mut self) -> Result<(), LinkError> {
         let mut link = Link::connect(&self.control, Arc::clone(&self.stop))?;
         link.greet(self.hello)?;
+        self.key_uses.start_over();
         loop {
             self.keep_numbers();
             if let Some(report) = self.due_report() {
                 link.send(&Frame::Report(report))?;
+            }
+            if link.takes_key_uses()
+                && let Some(uses) = self.key_uses.due(Instant::now())
+            {
+                link.send(&Frame::KeyUses(uses))?;
             }
             match link.receive(TURN)? {
                 Some(Frame::Ping) => link.send(&Frame::Pong)?,
                 Some(Frame::Pace { interval_ms }) => {
                     self.watch.set_pace(Duration::from_millis(interval_ms.into()).min(PACE_MAX));
                 }
+                Some(Frame::KeyUsesKept) => self.key_uses.kept(minute_of(now_ms())),
                 Some(Frame::Noted { boot }) => self.numbers.noted(boot)?,
                 Some(Frame::Recall) => {
                     for (spool, batches) in self.with_kept(Kept::acked)? {

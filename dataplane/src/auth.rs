@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 use wire::id::KeyDigest;
 use wire::key_format::{self, KEY_BYTES};
+use wire::key_use::Reason;
 
 use crate::error::RequestError;
 use crate::http::request_head::{CredentialKind, RequestHead};
@@ -112,6 +113,33 @@ impl Admitted {
         let expired = self.caller.not_after_ms != 0 && self.caller.not_after_ms <= unix_ms();
         if expired { Err(RequestError::BadKey) } else { Ok(()) }
     }
+}
+
+/// Which key was refused, and why, where it is one that is known. All of it is found out again, so that a key
+/// that is accepted bears nothing of it.
+pub fn refused_key(
+    head: &RequestHead,
+    head_bytes: &[u8],
+    tables: &Tables,
+    now_ms: u64,
+) -> Option<(KeyDigest, Reason)> {
+    let credential = head.credential.filter(|credential| credential.kind != CredentialKind::Malformed)?;
+    let key = credential.token.of(head_bytes);
+    if key.len() != KEY_BYTES || !key_format::check(key) {
+        return None;
+    }
+    let digest = KeyDigest(Sha256::digest(key).into());
+    if tables.is_revoked(&digest) {
+        return Some((digest, Reason::Revoked));
+    }
+    let ends_ms = tables.caller(&digest)?.not_after_ms;
+    (ends_ms != 0 && ends_ms <= now_ms).then_some((digest, Reason::Expired))
+}
+
+/// The minute of a time.
+#[must_use]
+pub fn minute_of(unix_ms: u64) -> u32 {
+    u32::try_from(unix_ms / 60_000).unwrap_or(u32::MAX)
 }
 
 /// Unix time in milliseconds.

@@ -68,6 +68,9 @@ pub mod error;
 /// Who a request is from.
 pub mod auth;
 
+/// Uses of keys that are refused though they are known.
+pub mod refused;
+
 /// What workers know of the registry.
 pub mod tables;
 

@@ -83,6 +83,8 @@ pub struct Link {
     stop: Arc<AtomicBool>,
     received: Vec<u8>,
     sending: Vec<u8>,
+    /// What the control plane's welcome says.
+    takes_key_uses: bool,
 }
 
 impl Link {
@@ -105,7 +107,8 @@ impl Link {
     }
 
     fn new(stream: Stream, stop: Arc<AtomicBool>) -> Self {
-        Self { stream, over: None, stop, received: Vec::new(), sending: Vec::new() }
+        let (received, sending) = (Vec::new(), Vec::new());
+        Self { stream, over: None, stop, received, sending, takes_key_uses: false }
     }
 
     fn over(self, over: Over) -> Self {
@@ -126,10 +129,19 @@ impl Link {
     pub fn greet(&mut self, hello: Hello) -> Result<(RegistryId, Generation), LinkError> {
         self.send(&Frame::Hello(hello))?;
         match self.receive(WELCOME_MAX)? {
-            Some(Frame::Welcome { registry, generation }) => Ok((registry, generation)),
+            Some(Frame::Welcome { registry, generation, takes_key_uses }) => {
+                self.takes_key_uses = takes_key_uses;
+                Ok((registry, generation))
+            }
             Some(_) => Err(LinkError::Unexpected),
             None => self.note(Err(LinkError::Stalled(WELCOME_MAX))),
         }
+    }
+
+    /// Whether the control plane takes `KeyUses`; known once it was greeted.
+    #[must_use]
+    pub fn takes_key_uses(&self) -> bool {
+        self.takes_key_uses
     }
 
     /// Sends a frame whole.
@@ -300,7 +312,8 @@ mod tests {
             generation: Generation(0),
         };
         let (mut link, mut peer, _stop, _dir) = pair();
-        let welcome = Frame::Welcome { registry: RegistryId(3), generation: Generation(4) };
+        let welcome =
+            Frame::Welcome { registry: RegistryId(3), generation: Generation(4), takes_key_uses: false };
         peer.write_all(&welcome.to_bytes()).unwrap();
         assert_eq!(link.greet(hello).unwrap(), (RegistryId(3), Generation(4)));
         peer.write_all(&Frame::Ping.to_bytes()).unwrap();

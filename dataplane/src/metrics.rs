@@ -50,6 +50,10 @@ counters! {
     not_admitted: "liutong_requests_not_admitted_total", "Requests answered before a key was accepted.";
     /// Keys refused.
     keys_refused: "liutong_keys_refused_total", "Requests whose key was malformed, unknown, revoked or expired.";
+    /// Of those, the keys that were revoked.
+    revoked_key_uses: "liutong_refused_key_uses_total{reason=\"revoked\"}", "Requests with a known, refused key.";
+    /// Of those, the keys whose time is over.
+    expired_key_uses: "liutong_refused_key_uses_total{reason=\"expired\"}", "Requests with a known, refused key.";
     /// Exchanges answered with 2xx.
     answered_ok: "liutong_exchanges_ok_total", "Exchanges answered with a status below 400.";
     /// Exchanges answered with 4xx.
@@ -81,9 +85,30 @@ pub fn add(counter: &AtomicU64, count: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
-/// Appends one metric in Prometheus's text format.
+/// Appends one metric in Prometheus's text format. Those that differ by a label alone come one after the
+/// other.
 pub fn append(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
     use std::fmt::Write as _;
+    let family = name.split('{').next().unwrap_or(name);
+    let last = out.lines().next_back().unwrap_or_default();
     // Writing into a String does not fail.
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    if family == name || last.split('{').next() != Some(family) {
+        let _ = writeln!(out, "# HELP {family} {help}\n# TYPE {family} {kind}");
+    }
+    let _ = writeln!(out, "{name} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_that_differ_by_a_label_have_one_head() {
+        let mut out = String::new();
+        append(&mut out, "a_total", "counter", "A.", 1);
+        append(&mut out, "b_total{x=\"1\"}", "counter", "B.", 2);
+        append(&mut out, "b_total{x=\"2\"}", "counter", "B.", 3);
+        let b = "# HELP b_total B.\n# TYPE b_total counter\nb_total{x=\"1\"} 2\nb_total{x=\"2\"} 3\n";
+        assert_eq!(out, format!("# HELP a_total A.\n# TYPE a_total counter\na_total 1\n{b}"));
+    }
 }

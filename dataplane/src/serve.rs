@@ -144,7 +144,12 @@ fn admit(
 ) -> Result<(Admitted, Exchange), RequestError> {
     let revision = worker.catch_up();
     let (known, tables, cache) = (client.known_digest(), &worker.tables, &worker.cache);
-    let admitted = auth::admit(&received.head, client.input(), known, revision, tables, cache)?;
+    let admitted = auth::admit(&received.head, client.input(), known, revision, tables, cache);
+    let admitted = admitted.inspect_err(|error| {
+        if *error == RequestError::BadKey {
+            worker.note_refused_key(&received.head, client.input());
+        }
+    })?;
     client.key_accepted(admitted.digest);
     if worker.spool_full() {
         return Err(RequestError::Overloaded(Overload::Spool));

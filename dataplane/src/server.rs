@@ -29,6 +29,7 @@ use crate::link::{Address, Several};
 use crate::log::{self, Entry};
 use crate::metrics::Counters;
 use crate::ops::{self, Ops};
+use crate::refused;
 use crate::slots::pool::SlotPool;
 use crate::spool::{Pipeline, PipelineConfig};
 use crate::sync::{self, SyncConfig};
@@ -69,7 +70,9 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let (control, identity) = control_address(&config, node)?;
     let (pipeline, pools) = Pipeline::start(pipeline_config(&config, &control, node, boot))
         .with_context(|| format!("usage pipeline in {}", config.data_dir.display()))?;
-    let account = Account::start((control.clone(), node, boot), &config.data_dir, pipeline.watch(), numbers)
+    let (refused_uses, refused) = refused::channel();
+    let watched = (pipeline.watch(), refused);
+    let account = Account::start((control.clone(), node, boot), &config.data_dir, watched, numbers)
         .with_context(|| format!("numbers in {}", config.data_dir.display()))?;
     let tables = Arc::new(Tables::with_stale_limit(config.stale_limit));
     let mut writer = TableWriter::new(tables.clone(), std::mem::take(&mut config.credentials));
@@ -88,6 +91,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         bodies: BodyBudget::new(config.limits.bodies_bytes_max),
         limits: config.limits.clone(),
         usage: pipeline.watch(),
+        refused_uses,
         draining: AtomicBool::new(false),
         tables: tables.clone(),
         boot,

@@ -72,6 +72,15 @@ struct KeyEntry {
     allow: Option<Arc<Allow>>,
 }
 
+/// How a key is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// This node has seen it revoked: a tombstone, whatever a registry says later.
+    ForGood,
+    /// The registry had it revoked before this node came to it, and is to know that itself.
+    AsTheRegistrySays,
+}
+
 type Keys = DashMap<KeyDigest, KeyEntry, BuildDigestHasher>;
 
 /// What a key stands for; good for one revision.
@@ -116,6 +125,8 @@ pub struct Routes {
 pub struct Tables {
     keys: ArcSwap<Keys>,
     applications: DashMap<ApplicationId, Arc<Allow>>,
+    /// Keys that were revoked: those that never come back, and those of which only the snapshot says so.
+    revoked: DashMap<KeyDigest, Gone, BuildDigestHasher>,
     routes: ArcSwap<Routes>,
     revision: AtomicU64,
     ready: AtomicBool,
@@ -146,6 +157,7 @@ impl Tables {
         Self {
             keys: ArcSwap::default(),
             applications: DashMap::new(),
+            revoked: DashMap::default(),
             routes: ArcSwap::from_pointee(routes),
             revision: AtomicU64::new(1),
             ready: AtomicBool::new(false),
@@ -186,6 +198,11 @@ impl Tables {
             not_after_ms: entry.not_after_ms,
             allow: entry.allow.or_else(inherited).unwrap_or_default(),
         })
+    }
+
+    /// Whether `digest` is that of a key that was revoked.
+    pub fn is_revoked(&self, digest: &KeyDigest) -> bool {
+        self.revoked.contains_key(digest)
     }
 
     /// What requests are routed by, now.

@@ -11,19 +11,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use rustls::ClientConfig;
 use wire::id::{BootId, EventSeq};
+use wire::key_use::{Reason, UseOf};
 use wire::request_id::REQUEST_ID_BYTES;
 
 use self::reserve::{Reserve, is_exhausted};
-use crate::auth::AuthCache;
+use crate::auth::{self, AuthCache};
 use crate::client::Client;
 use crate::config::Limits;
+use crate::http::request_head::RequestHead;
 use crate::http2;
 use crate::log::{self, Entry};
 use crate::meter::pool::MeterPool;
 use crate::metrics::{self, Counters};
 use crate::net::{BufferPool, Stream};
+use crate::refused::{RefusedUses, Uses};
 use crate::relay::{HEADROOM, READ_BYTES, TAILROOM};
 use crate::route::Balance;
 use crate::runtime::{self, RingRefused, TcpListener};
@@ -65,6 +69,8 @@ pub struct Shared {
     pub bodies: BodyBudget,
     /// How the usage pipeline does.
     pub usage: spool::Watch,
+    /// Takes what workers count of known keys that they refuse.
+    pub refused_uses: Sender<Uses>,
     /// The process was told to end.
     pub draining: AtomicBool,
     /// This process.
@@ -131,6 +137,7 @@ pub struct Worker {
     seen: RefCell<(u64, Arc<Routes>)>,
     cuts_seen: Cell<u64>,
     refused: Cell<u64>,
+    refused_uses: RefusedUses,
 }
 
 impl std::ops::Deref for Worker {
@@ -152,6 +159,7 @@ impl Worker {
                 config: shared.upstream_tls.clone(),
                 buffers: Rc::new(BufferPool::new(CIPHER_BYTES, CIPHER_BUFFERS_KEPT)),
             },
+            refused_uses: RefusedUses::new(shared.refused_uses.clone()),
             balance: Balance::new(shared.boot.0.rotate_left(u32::from(index)) ^ u64::from(index)),
             shared,
             index,
@@ -202,6 +210,21 @@ impl Worker {
         self.usage.is_full()
     }
 
+    /// Counts a request whose key was refused, where the key is known.
+    #[cold]
+    pub fn note_refused_key(&self, head: &RequestHead, head_bytes: &[u8]) {
+        let now_ms = auth::unix_ms();
+        let Some((digest, reason)) = auth::refused_key(head, head_bytes, &self.tables, now_ms) else {
+            return;
+        };
+        let counter = match reason {
+            Reason::Revoked => &self.counters.revoked_key_uses,
+            Reason::Expired => &self.counters.expired_key_uses,
+        };
+        metrics::add(counter, 1);
+        self.refused_uses.note(UseOf { minute: auth::minute_of(now_ms), digest, reason });
+    }
+
     /// An id for a request that is not admitted.
     pub fn refused_request_id(&self) -> [u8; REQUEST_ID_BYTES] {
         let count = self.refused.get();
@@ -227,6 +250,7 @@ pub fn run(worker: Worker, listener: StdListener) -> Result<(), RingRefused> {
             let draining = worker.is_draining();
             worker.watches.sweep(draining);
             worker.cut_revoked();
+            worker.refused_uses.hand_over();
             worker.tables.freshness.look();
             let now_ms = worker.watches.now_ms();
             worker.upstreams.sweep(now_ms);

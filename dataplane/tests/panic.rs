@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use dataplane::config::Config;
 use dataplane::link::Address;
 use dataplane::metrics::Counters;
+use dataplane::refused;
 use dataplane::spool::{Pipeline, PipelineConfig};
 use dataplane::tables::disk::TableStore;
 use dataplane::tables::{TableWriter, Tables};
@@ -95,6 +96,7 @@ impl Running {
             bodies: BodyBudget::new(1 << 20),
             limits: Config::load(&file).unwrap().limits,
             usage: pipeline.watch(),
+            refused_uses: refused::channel().0,
             draining: AtomicBool::new(false),
             tables,
             boot,

@@ -221,7 +221,7 @@ fn markers_are_kept_nowhere() {
         .into();
     let system = System::start(&setup).unwrap();
     let (marker, control) = (marker(), self::marker());
-    let (_, second_key) = system.create_key("demo");
+    let (second, second_key) = system.create_key("demo");
     // Names that administrators give are kept, in the registry and in ClickHouse: the search has to find this
     // one.
     system.cli(&["organization", "create", &format!("control-{control}")]);
@@ -234,6 +234,12 @@ fn markers_are_kept_nowhere() {
         let sql =
             "SELECT countIf(status = 200 AND usage_source = 'final') >= 6 AND countIf(status != 200) >= 5";
         (system.count(&format!("{sql} FROM usage_events")) == 1).then_some(())
+    });
+    // Its use is counted, with nothing of the request.
+    system.cli(&["key", "revoke", &second]);
+    assert_eq!(client.exchange(&client.chat(&second_key, "small", "")).status(), 401);
+    wait_until("the use of a revoked key", 2 * SOON, || {
+        (system.count("SELECT count() FROM key_uses") > 0).then_some(())
     });
     controls_are_found(&system, &control);
 

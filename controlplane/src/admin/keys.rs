@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::ApiError;
 use super::input::{List, Nothing, page, parse_time, patch};
+use super::key_uses::{Activities, KeyState};
 use super::route::{Answer, Call, Reply};
-use crate::registry::Patch;
+use crate::registry::act::etag;
 use crate::registry::key::{Key, KeyPatch, NewKey};
+use crate::registry::{Listed, Patch};
 
 /// The parameters of a list of keys.
 #[derive(Deserialize, JsonSchema)]
@@ -60,15 +62,21 @@ pub(super) struct KeyChange {
     retiring_until: Patch<String>,
 }
 
-pub(super) async fn list(call: Call, params: KeyParams) -> Answer<List<Key>> {
+pub(super) async fn list(call: Call, params: KeyParams) -> Answer<List<KeyState>> {
     let page = page(params.after, params.limit)?;
     let (application, team) = (params.application.as_deref(), params.team.as_deref());
     let listed = call.registry.keys(application, team, &page).await?;
-    Ok(List::new(listed, |one| &one.id).into())
+    let activities = Activities::of(&call, &listed.rows).await;
+    let rows = listed.rows.into_iter().map(|key| activities.beside(key)).collect();
+    let listed = Listed { rows, has_more: listed.has_more };
+    Ok(List::new(listed, |one| &one.key.id).into())
 }
 
-pub(super) async fn one(call: Call, _: Nothing) -> Answer<Key> {
-    Ok(Reply::one(call.registry.key(call.name()).await?))
+/// Its entity tag is the key's alone: using a key does not change it.
+pub(super) async fn one(call: Call, _: Nothing) -> Answer<KeyState> {
+    let key = call.registry.key(call.name()).await?;
+    let (etag, activities) = (etag(&key), Activities::of(&call, std::slice::from_ref(&key)).await);
+    Ok(Reply::tagged(activities.beside(key), etag))
 }
 
 /// Makes a key, and answers once the connected data planes take it (or a bound has passed).

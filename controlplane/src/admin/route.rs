@@ -105,6 +105,11 @@ impl<T: Serialize> Reply<T> {
         let etag = Some(etag(&value));
         Self { value, etag }
     }
+
+    /// Answers with one thing, under the entity tag of that part of it which can be changed.
+    pub(super) fn tagged(value: T, etag: String) -> Self {
+        Self { value, etag: Some(etag) }
+    }
 }
 
 pub(super) type Answer<T> = Result<Reply<T>, ApiError>;

@@ -7,8 +7,8 @@
 use super::route::make::{act, delete, get, patch, post, put};
 use super::route::{Route, Who};
 use super::{
-    administrators, audit, entities, keys, models, openai, openapi, privacy, revocation, system, usage,
-    verify,
+    administrators, audit, entities, key_uses, keys, models, openai, openapi, privacy, revocation, system,
+    usage, verify,
 };
 use crate::registry::role::Role;
 
@@ -68,8 +68,12 @@ fn keys() -> Vec<Route> {
             .says("Makes a key; its secret is in this answer and in no other"),
         act("/keys/revoke", "key.revoke_many", MANAGERS.team(), revocation::revoke_many)
             .says("Revokes a list of keys, an application's, or a team's; the answer is the receipt"),
+        get("/keys/uses", "key.list_uses", READERS.team(), key_uses::of_all)
+            .says("Lists keys that are used though they are revoked or expired, the latest first"),
         get("/keys/{key}", "key.show", READERS.team(), keys::one).says("Shows a key"),
         patch("/keys/{key}", "key.update", MANAGERS.team(), keys::update).says("Changes a key"),
+        get("/keys/{key}/uses", "key.uses", READERS.team(), key_uses::of_key)
+            .says("Counts the uses of a revoked or expired key, by minute, the latest first"),
         act("/keys/{key}/revoke", "key.revoke", MANAGERS.team(), revocation::revoke)
             .says("Revokes a key; the answer is the receipt"),
         post("/keys/{key}/rotate", "key.rotate", MANAGERS.team(), revocation::rotate)

@@ -135,7 +135,7 @@ async fn id_of(call: &Call, dimension: Dimension, value: &str) -> Result<String,
 }
 
 /// The span asked for; to the end of today where no end is named, so that it is made of whole days.
-fn span(from: Option<&str>, to: Option<&str>) -> Result<(i64, i64), ApiError> {
+pub(super) fn span(from: Option<&str>, to: Option<&str>) -> Result<(i64, i64), ApiError> {
     let tomorrow = (Timestamp::now().as_millisecond().div_euclid(DAY_MS) + 1) * DAY_MS;
     let to = to.map_or(Ok(tomorrow), |text| parse_time("to", text))?;
     let from = from.map_or(Ok(to - DAYS_DEFAULT * DAY_MS), |text| parse_time("from", text))?;

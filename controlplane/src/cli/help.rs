@@ -145,10 +145,11 @@ mod tests {
     }
 
     /// Operations whose command is called otherwise, and several that have one command together.
-    const OTHERWISE: [(&str, &str); 6] = [
+    const OTHERWISE: [(&str, &str); 7] = [
         ("hold.create", "liutong hold add"),
         ("audit.list", "liutong audit tail"),
         ("key.revoke_many", "liutong key revoke"),
+        ("key.list_uses", "liutong key uses"),
         ("administrator.rotate_own", "liutong administrator rotate"),
         ("usage.report", "liutong usage"),
         ("openapi.show", "liutong openapi"),

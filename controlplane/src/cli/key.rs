@@ -10,6 +10,8 @@ pub(super) mod revoke;
 pub(super) mod rotate;
 /// Finding keys in text.
 pub(super) mod scan;
+/// Keys that are used though they are refused.
+pub(super) mod uses;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -26,8 +28,19 @@ use super::output::{Format, Output, print};
 use super::registry::{aliases, body, query};
 use super::update;
 
-const COLUMNS: [&str; 9] =
-    ["id", "prefix", "application", "team", "description", "status", "models", "created_at", "expires_at"];
+const COLUMNS: [&str; 11] = [
+    "id",
+    "prefix",
+    "application",
+    "team",
+    "description",
+    "status",
+    "last_used_at",
+    "refused_uses",
+    "models",
+    "created_at",
+    "expires_at",
+];
 
 pub(super) async fn run(admin: &Admin, out: &Output, command: KeyCommand) -> Result<(), CliError> {
     match command {
@@ -41,6 +54,7 @@ pub(super) async fn run(admin: &Admin, out: &Output, command: KeyCommand) -> Res
             out.one(&admin.get(format!("showing key {key}"), &["keys", &key], &[]).await?)
         }
         KeyCommand::Revoke(options) => revoke::run(admin, out, options).await,
+        KeyCommand::Uses(options) => uses::run(admin, out, options).await,
         KeyCommand::Rotate(options) => rotate::run(admin, out, options).await,
         // Needs no control plane, and was run without one.
         KeyCommand::Scan(_) => Ok(()),

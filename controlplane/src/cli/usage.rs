@@ -52,7 +52,7 @@ pub(super) async fn report(admin: &Admin, out: &Output, args: &UsageArgs) -> Res
     out.list(rows, &columns)
 }
 
-fn time(flag: &str, when: Option<When>, now: Timestamp) -> Result<Option<String>, CliError> {
+pub(super) fn time(flag: &str, when: Option<When>, now: Timestamp) -> Result<Option<String>, CliError> {
     when.map(|when| when.back_from(now))
         .transpose()
         .map_err(|error| CliError::Usage(format!("{flag}: {error}")))

@@ -1,8 +1,8 @@
 //! Erasing the usage of a team or a key, and keeping its sums under a name that says nothing.
 //!
-//! Single events, hours and days go, and the names of all ids that went. What stays are sums by month, alias
-//! and endpoint in `usage_erased`, under a random pseudonym, so that what was spent can still be added up.
-//! The ledger of batches stays, too: it has no ids but those of events.
+//! Single events, hours, days and refused uses of keys go, and the names of all ids that went. What stays are
+//! sums by month, alias and endpoint in `usage_erased`, under a random pseudonym, so that what was spent can
+//! still be added up. The ledger of batches stays, too: it has no ids but those of events.
 //!
 //! It can be run again at any point: sums are written once, before anything goes. What came in behind an
 //! erasure that was done is summed up by itself, under a name that follows from its events. A rollup that
@@ -15,7 +15,7 @@
 use super::client::{ClickHouseError, Client};
 use super::retention::literal;
 
-const TABLES: [&str; 3] = ["usage_events", "usage_hourly_rollup", "usage_daily_rollup"];
+const TABLES: [&str; 4] = ["usage_events", "usage_hourly_rollup", "usage_daily_rollup", "key_uses"];
 
 /// Whose usage goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

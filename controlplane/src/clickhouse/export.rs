@@ -11,7 +11,7 @@ use super::client::{ClickHouseError, Client};
 const EVENTS_AT_ONCE: usize = 5000;
 
 /// How many days one page has.
-const DAYS_AT_ONCE: usize = 31;
+pub(super) const DAYS_AT_ONCE: usize = 31;
 
 /// How large a table is.
 #[derive(Debug, Clone, PartialEq, Eq, Row, Deserialize)]
@@ -86,7 +86,7 @@ impl Client {
     }
 }
 
-async fn lines(query: Query) -> Result<Vec<Value>, ClickHouseError> {
+pub(super) async fn lines(query: Query) -> Result<Vec<Value>, ClickHouseError> {
     let settings = [("output_format_json_quote_64bit_integers", "0"), ("date_time_output_format", "iso")];
     let query = settings.into_iter().fold(query, |query, (name, value)| query.with_setting(name, value));
     let text = query.fetch_bytes("JSONEachRow")?.collect().await?;

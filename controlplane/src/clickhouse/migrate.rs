@@ -14,6 +14,7 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
     (5, "views", include_str!("sql/0005_views.sql")),
     (6, "ledger_numbers", include_str!("sql/0006_ledger_numbers.sql")),
     (7, "usage_erased", include_str!("sql/0007_usage_erased.sql")),
+    (8, "key_uses", include_str!("sql/0008_key_uses.sql")),
 ];
 
 const PREPARATION: &str = include_str!("sql/0000_schema_migrations.sql");

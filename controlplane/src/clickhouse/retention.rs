@@ -16,7 +16,7 @@ use super::client::{ClickHouseError, Client};
 /// How many days usage is kept, by table; what has none is kept until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Single events.
+    /// Single events, and refused uses of keys by minute.
     pub raw_days: u32,
     /// Sums by hour.
     pub hourly_days: Option<u32>,
@@ -40,13 +40,17 @@ impl HeldUsage {
 }
 
 /// A table, and the day of its rows.
-const TABLES: [(&str, &str); 3] =
-    [("usage_events", "toDate(ts)"), ("usage_hourly_rollup", "toDate(hour)"), ("usage_daily_rollup", "day")];
+const TABLES: [(&str, &str); 4] = [
+    ("usage_events", "toDate(ts)"),
+    ("usage_hourly_rollup", "toDate(hour)"),
+    ("usage_daily_rollup", "day"),
+    ("key_uses", "toDate(minute)"),
+];
 
 impl Retention {
     fn days(&self, table: &str) -> Option<u32> {
         match table {
-            "usage_events" => Some(self.raw_days),
+            "usage_events" | "key_uses" => Some(self.raw_days),
             "usage_hourly_rollup" => self.hourly_days,
             _ => self.daily_days,
         }

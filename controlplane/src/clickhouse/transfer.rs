@@ -18,13 +18,14 @@ use serde::Deserialize;
 use super::client::{ClickHouseError, Client};
 
 /// The tables, in the order in which they are read.
-pub const TABLES: [&str; 7] = [
+pub const TABLES: [&str; 8] = [
     "usage_hourly_rollup",
     "usage_daily_rollup",
     "batches",
     "boots",
     "names",
     "usage_erased",
+    "key_uses",
     "usage_events",
 ];
 

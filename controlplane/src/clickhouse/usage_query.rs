@@ -79,7 +79,9 @@ pub const DIMENSIONS: [Dimension; 10] = [
 ];
 
 impl Dimension {
-    fn column(self) -> &'static str {
+    /// The column that has it.
+    #[must_use]
+    pub fn column(self) -> &'static str {
         match self {
             Self::Organization => "organization_id",
             Self::Team => "team_id",

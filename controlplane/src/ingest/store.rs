@@ -18,6 +18,7 @@ use super::{Batch, Row};
 use crate::clickhouse::erasure::ErasedUsage;
 use crate::clickhouse::export::Size;
 use crate::clickhouse::insert::{Hex16, InsertError, UsageRow, UsageSource};
+use crate::clickhouse::key_uses::{Activity, KeyMinute, KeyUseRow, UsedKey};
 use crate::clickhouse::ledger::BatchId;
 use crate::clickhouse::names::{Name, NameKind};
 use crate::clickhouse::retention::{HeldUsage, Retention};
@@ -266,6 +267,48 @@ impl UsageStore {
         after: Option<&str>,
     ) -> Result<(Vec<Value>, Option<String>), StoreError> {
         Ok(self.connection()?.client.export_days(column, id, after).await?)
+    }
+
+    /// Stores uses of keys that were refused.
+    pub(crate) async fn insert_key_uses(&self, rows: &[KeyUseRow<'_>]) -> Result<(), StoreError> {
+        Ok(self.connection()?.client.insert_key_uses(rows).await?)
+    }
+
+    /// How often a key was refused in a span, in all and by minute.
+    pub(crate) async fn key_uses(
+        &self,
+        key: &str,
+        span: (i64, i64),
+    ) -> Result<(u64, Vec<KeyMinute>), StoreError> {
+        Ok(self.connection()?.client.key_uses(key, span).await?)
+    }
+
+    /// The keys that were refused in a span.
+    pub(crate) async fn used_keys(
+        &self,
+        owner: Option<(&'static str, &str)>,
+        span: (i64, i64),
+    ) -> Result<Vec<UsedKey>, StoreError> {
+        Ok(self.connection()?.client.used_keys(owner, span).await?)
+    }
+
+    /// When keys were used last, and how often they were refused in a span.
+    pub(crate) async fn key_activity(
+        &self,
+        keys: &[&str],
+        span: (i64, i64),
+    ) -> Result<Vec<(String, Activity)>, StoreError> {
+        Ok(self.connection()?.client.key_activity(keys, span).await?)
+    }
+
+    /// The refused uses of an id on some days, and the last of them.
+    pub(crate) async fn export_key_uses(
+        &self,
+        column: &'static str,
+        id: &str,
+        after: Option<&str>,
+    ) -> Result<(Vec<Value>, Option<String>), StoreError> {
+        Ok(self.connection()?.client.export_key_uses(column, id, after).await?)
     }
 
     /// How large the tables are.

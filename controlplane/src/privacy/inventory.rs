@@ -42,6 +42,11 @@ pub fn all(retention: &Retention, backup_keep_days: u32) -> Vec<Stored> {
         ),
         clickhouse(&["usage_hourly_rollup"], "sums of them by hour", days(retention.hourly_days)),
         clickhouse(&["usage_daily_rollup"], "sums of them by day", days(retention.daily_days)),
+        clickhouse(
+            &["key_uses"],
+            "refused requests with a revoked or expired key, counted by minute: ids, reason, node",
+            Kept::Days(retention.raw_days),
+        ),
         clickhouse(&["names"], "what ids are called", Kept::UntilRemoved),
         clickhouse(
             &["batches", "boots"],

@@ -146,14 +146,14 @@ pub struct KeyPatch {
     pub retiring_until_ms: Patch<i64>,
 }
 
-const SELECT: &str = "SELECT k.id, k.public_id, k.prefix, k.digest, k.description,
+pub(super) const SELECT: &str = "SELECT k.id, k.public_id, k.prefix, k.digest, k.description,
     a.public_id AS application_id, a.name AS application, t.public_id AS team_id, t.name AS team,
     o.public_id AS organization_id, k.plan, k.cost_centre, k.allow, k.status, k.retiring_until_ms, k.expires_ms,
     k.created_ms, k.revoked_ms
     FROM keys k JOIN applications a ON a.id = k.application JOIN teams t ON t.id = a.team
     JOIN organizations o ON o.id = t.organization";
 
-async fn read(conn: &mut Conn, row: &Row) -> Result<Key> {
+pub(super) async fn read(conn: &mut Conn, row: &Row) -> Result<Key> {
     let (retiring, expires) = (row.try_get("retiring_until_ms")?, row.try_get("expires_ms")?);
     let models = match row.try_get::<Option<String>, _>("allow")? {
         Some(kept) => Some(allow::names(conn, &kept).await?),

@@ -4,6 +4,8 @@
 mod audit;
 /// Backups of the registry.
 mod dump;
+/// Whose a digest is.
+mod key_use;
 /// Keys: billing, what they may use, their ends.
 mod key;
 /// Several control planes on one registry.

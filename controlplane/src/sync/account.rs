@@ -1,4 +1,4 @@
-//! A session in which a data plane reports where its usage events are.
+//! A session in which a data plane reports where its usage events are, and which keys it refused.
 //!
 //! What ended is written into ClickHouse and noted; of what runs the numbers are written down now and then,
 //! so that they are known even if the data plane's disk is not. When ClickHouse is there again (or for the
@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use wire::frame::{Frame, HEADER_BYTES, Hello, PAYLOAD_BYTES_MAX};
 use wire::id::{BatchSeq, BootId};
+use wire::key_use::KeyUse;
 use wire::report::{Ended, Numbers, Report};
 
 use super::framed::{FrameWriter, Framed};
 use super::{Context, SessionError};
 use crate::ingest::Batch;
+use crate::ingest::key_uses::{self, KeyUsesError};
 use crate::ingest::store::StoreError;
 
 const FRAME_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
@@ -27,7 +29,7 @@ const INSERT_INTERVAL_MS: u32 = 1000;
 pub(super) async fn serve(framed: Framed, hello: Hello, context: &Context) -> Result<(), SessionError> {
     let Framed { mut reader, mut writer } = framed;
     let registry = context.hub.registry();
-    let welcome = Frame::Welcome { registry: registry.id(), generation: registry.generation().await? };
+    let welcome = super::welcome(registry).await?;
     writer.write(&welcome).await?;
     let attached = context.accounts.attach(hello.node);
     let mut connected = context.accounts.connected();
@@ -76,8 +78,26 @@ pub(super) async fn serve(framed: Framed, hello: Hello, context: &Context) -> Re
                 };
                 writer.write(&Frame::Stored { spool, batch, refused }).await?;
             }
+            Frame::KeyUses(uses) => {
+                if is_kept(context, hello, &uses).await {
+                    writer.write(&Frame::KeyUsesKept).await?;
+                }
+            }
             Frame::Ping | Frame::Pong => {}
             _ => return Err(SessionError::Unexpected("frame on an account connection")),
+        }
+    }
+}
+
+/// Keeps what is told of refused keys. What is not kept is told again.
+async fn is_kept(context: &Context, hello: Hello, uses: &[KeyUse]) -> bool {
+    let (registry, store) = (context.hub.registry(), context.ingest.usage());
+    match key_uses::keep(registry, store, (hello.node, hello.boot), uses).await {
+        Ok(()) => true,
+        Err(KeyUsesError::Store(StoreError::Away)) => false,
+        Err(error) => {
+            tracing::warn!(node = %hello.node, %error, "uses of refused keys are not kept yet");
+            false
         }
     }
 }

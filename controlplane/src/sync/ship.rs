@@ -18,7 +18,7 @@ const BATCHES_MAX: usize = 2;
 pub(super) async fn serve(framed: Framed, hello: Hello, context: &Context) -> Result<(), SessionError> {
     let Framed { mut reader, mut writer } = framed;
     let registry = context.hub.registry();
-    let welcome = Frame::Welcome { registry: registry.id(), generation: registry.generation().await? };
+    let welcome = super::welcome(registry).await?;
     writer.write(&welcome).await?;
     // Dropped with the session: what is not acknowledged comes again.
     let mut storing = JoinSet::new();

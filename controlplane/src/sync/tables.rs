@@ -30,7 +30,7 @@ pub(super) async fn serve(framed: Framed, hello: Hello, hub: &Hub) -> Result<(),
     let ours = hello.registry == hub.registry().id();
     let Framed { mut reader, mut writer } = framed;
     let registry = hub.registry();
-    let welcome = Frame::Welcome { registry: registry.id(), generation: registry.generation().await? };
+    let welcome = super::welcome(registry).await?;
     writer.write(&welcome).await?;
     if !ours {
         bury(&mut reader, hello.node, hub).await?;

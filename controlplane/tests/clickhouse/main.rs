@@ -6,6 +6,8 @@
 
 /// Hours and days derived from raw.
 mod rollups;
+/// When keys were used.
+mod key_uses;
 /// The control plane killed in the middle of it.
 mod rollup_kills;
 /// Numbers, batches and rows against the ledger.

@@ -218,6 +218,21 @@ impl System {
         self.control_planes[at].take().unwrap()
     }
 
+    /// Waits until a control plane tells so many uses of a revoked key, and no more.
+    pub(crate) async fn wait_for_uses(&self, at: usize, key: &str, count: u64) {
+        let begun = Instant::now();
+        loop {
+            let told = self.admin(at, "GET", &format!("/keys/{key}/uses"), &Value::Null).await;
+            let uses = told["uses"].as_u64().unwrap();
+            assert!(uses <= count, "{told}");
+            if uses == count {
+                return;
+            }
+            assert!(begun.elapsed() < READY_MAX, "{uses} of {count}:\n{}", self.logs());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until as many answered requests are in ClickHouse, and no more.
     pub(crate) async fn wait_for_events(&self, count: u64) {
         let client = self.clickhouse.endpoint().client();

@@ -119,7 +119,11 @@ fn serve(
             let Frame::Batch { spool, batch, resent, events } = frame else {
                 let Frame::Hello(hello) = frame else { panic!("{frame:?}") };
                 assert_eq!((hello.role, hello.node), (Role::Ship, NODE));
-                let welcome = Frame::Welcome { registry: RegistryId(1), generation: Generation(1) };
+                let welcome = Frame::Welcome {
+                    registry: RegistryId(1),
+                    generation: Generation(1),
+                    takes_key_uses: false,
+                };
                 peer.write_all(&welcome.to_bytes())?;
                 continue;
             };

@@ -87,7 +87,8 @@ fn a_session_goes_on_over_a_disk_that_takes_no_note() {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert!(matches!(frame(&mut stream), Frame::Hello(_)));
-    let welcome = Frame::Welcome { registry: RegistryId(7), generation: Generation(1) };
+    let welcome =
+        Frame::Welcome { registry: RegistryId(7), generation: Generation(1), takes_key_uses: false };
     stream.write_all(&welcome.to_bytes()).unwrap();
     assert!(matches!(frame(&mut stream), Frame::Buried(_)));
     for _ in 0..3 {

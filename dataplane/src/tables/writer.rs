@@ -15,7 +15,7 @@ use wire::table_sum::{self, TableSum};
 
 use crate::config::Credential;
 use crate::log::{self, Entry};
-use crate::tables::{AliasRoute, KeyEntry, Keys, Routes, Tables};
+use crate::tables::{AliasRoute, Gone, KeyEntry, Keys, Routes, Tables};
 use crate::upstream::target::Upstream;
 
 /// How long new routes wait for the names of their upstreams.
@@ -26,7 +26,6 @@ pub struct TableWriter {
     tables: Arc<Tables>,
     credentials: HashMap<String, Credential>,
     source: Source,
-    tombstones: HashSet<KeyDigest>,
     upstreams: HashMap<DeploymentId, Arc<Upstream>>,
     registry: RegistryId,
     generation: Generation,
@@ -48,6 +47,7 @@ pub struct Incoming {
     generation: Generation,
     keys: Keys,
     applications: Vec<Application>,
+    revoked: Vec<KeyDigest>,
     source: Source,
     changes: u64,
     sum: TableSum,
@@ -62,6 +62,7 @@ impl Incoming {
             generation,
             keys: Keys::default(),
             applications: Vec::new(),
+            revoked: Vec::new(),
             source: Source::default(),
             changes: 0,
             sum: TableSum::default(),
@@ -80,7 +81,7 @@ impl Incoming {
                         self.sum.remove(before.hash(&key.digest));
                     }
                 }
-                Change::NoKey(digest) => self.remove(&digest),
+                Change::NoKey(digest) => self.revoked.push(digest),
                 Change::Application(application) => self.applications.push(application),
                 other => self.source.apply(other),
             }
@@ -108,7 +109,6 @@ impl TableWriter {
             tables,
             credentials,
             source: Source::default(),
-            tombstones: HashSet::new(),
             upstreams: HashMap::new(),
             registry: RegistryId(0),
             generation: Generation(0),
@@ -135,12 +135,23 @@ impl TableWriter {
 
     /// The keys that can never come back.
     pub fn tombstones(&self) -> impl Iterator<Item = KeyDigest> + '_ {
-        self.tombstones.iter().copied()
+        let for_good = self.tables.revoked.iter().filter(|entry| *entry.value() == Gone::ForGood);
+        for_good.map(|entry| *entry.key())
+    }
+
+    fn is_buried(&self, digest: &KeyDigest) -> bool {
+        self.tables.revoked.get(digest).is_some_and(|gone| *gone == Gone::ForGood)
     }
 
     /// Puts a complete snapshot in the place of everything.
     pub fn replace(&mut self, mut incoming: Incoming) {
-        self.tombstones.iter().for_each(|digest| incoming.remove(digest));
+        let revoked = std::mem::take(&mut incoming.revoked);
+        revoked.iter().for_each(|digest| incoming.remove(digest));
+        self.tables.revoked.retain(|_, gone| *gone == Gone::ForGood);
+        self.tombstones().for_each(|digest| incoming.remove(&digest));
+        for digest in revoked {
+            self.tables.revoked.entry(digest).or_insert(Gone::AsTheRegistrySays);
+        }
         self.tables.key_count.store(incoming.keys.len(), Ordering::Relaxed);
         self.sum = incoming.sum;
         incoming.applications.iter().for_each(|one| self.sum.add(table_sum::application(one)));
@@ -178,7 +189,7 @@ impl TableWriter {
     /// True where the routes must be built anew.
     fn apply_one(&mut self, change: Change) -> bool {
         match change {
-            Change::Key(key) if self.tombstones.contains(&key.digest) => false,
+            Change::Key(key) if self.is_buried(&key.digest) => false,
             Change::Key(key) => {
                 let (keys, entry) = (self.tables.keys.load(), KeyEntry::from(&key));
                 self.sum.add(entry.hash(&key.digest));
@@ -220,7 +231,7 @@ impl TableWriter {
     }
 
     fn bury(&mut self, digest: KeyDigest) {
-        self.tombstones.insert(digest);
+        self.tables.revoked.insert(digest, Gone::ForGood);
         let keys = self.tables.keys.load();
         if let Some((_, before)) = keys.remove(&digest) {
             self.sum.remove(before.hash(&digest));

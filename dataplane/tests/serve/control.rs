@@ -12,7 +12,8 @@ use crate::plane::Plane;
 /// Revokes `key`; every worker refuses it once this returns. Cuts what is under way with it, if told to.
 pub(crate) fn revoke(plane: &Plane, key: &str, cut_streams: bool) {
     let digests = vec![KeyDigest(Sha256::digest(key).into())];
-    let welcome = Frame::Welcome { registry: RegistryId(1), generation: Generation(1) };
+    let welcome =
+        Frame::Welcome { registry: RegistryId(1), generation: Generation(1), takes_key_uses: false };
     let revoke = Frame::Revoke { revocation: 7, cut_streams, digests };
     let listener = UnixListener::bind(plane.control_socket()).unwrap();
     for mut link in listener.incoming().map(Result::unwrap) {
@@ -26,7 +27,7 @@ pub(crate) fn revoke(plane: &Plane, key: &str, cut_streams: bool) {
     }
 }
 
-fn receive(link: &mut UnixStream, received: &mut Vec<u8>) -> Frame {
+pub(crate) fn receive(link: &mut UnixStream, received: &mut Vec<u8>) -> Frame {
     loop {
         if let Some((frame, used)) = Frame::decode(received).unwrap() {
             received.drain(..used);

@@ -16,6 +16,7 @@ mod oracle;
 mod path;
 mod plane;
 mod random;
+mod refused;
 mod resources;
 mod slow;
 mod strict;

@@ -29,6 +29,8 @@
 //!        Kept{spool, batches}          ->      (those that were acknowledged)
 //!                                      <-  Resend{spool, batches}
 //!        Batch                         ->      (resent; its Stored is not waited for)
+//!        KeyUses{uses}                 ->      (where Welcome says that it takes them)
+//!                                      <-  KeyUsesKept    of the last KeyUses
 //! enrol: Enroll{token, public key}     ->      (the one frame that needs no certificate; without a token
 //!                                      <-  Enrolled{certificates}              it renews the one in use)
 //! ```
@@ -38,6 +40,7 @@
 use crate::codec::{DecodeError, Reader, Write};
 use crate::event::{BATCH_EVENTS_MAX, EVENT_BYTES};
 use crate::id::{BatchSeq, BootId, Generation, KeyDigest, RegistryId};
+use crate::key_use::{self, KeyUse};
 use crate::report::Report;
 use crate::table::Change;
 use crate::table_sum::TableSum;
@@ -69,6 +72,8 @@ pub enum Frame {
         registry: RegistryId,
         /// Its generation now.
         generation: Generation,
+        /// Whether `KeyUses` may be sent; an older control plane does not know them.
+        takes_key_uses: bool,
     },
     /// Whole tables follow; they replace what the data plane holds once they are complete.
     SnapshotBegin {
@@ -173,6 +178,10 @@ pub enum Frame {
         /// Batches.
         batches: Vec<BatchSeq>,
     },
+    /// Uses of keys that were refused though they are known; at most `key_use::KEY_USES_MAX`.
+    KeyUses(Vec<KeyUse>),
+    /// Those are stored.
+    KeyUsesKept,
     /// Asks for a certificate, instead of `Hello`.
     Enroll(Enroll),
     /// The certificate.
@@ -207,6 +216,8 @@ const ENROLL: u8 = 20;
 const ENROLLED: u8 = 21;
 const REFUSED: u8 = 22;
 const BURIED: u8 = 23;
+const KEY_USES: u8 = 24;
+const KEY_USES_KEPT: u8 = 25;
 
 /// Fuzz entry: decodes arbitrary bytes as a run of frames; must never panic, and must go forward.
 pub fn fuzz(mut bytes: &[u8]) {
@@ -261,6 +272,8 @@ impl Frame {
             Self::Recall => RECALL,
             Self::Kept { .. } => KEPT,
             Self::Resend { .. } => RESEND,
+            Self::KeyUses(_) => KEY_USES,
+            Self::KeyUsesKept => KEY_USES_KEPT,
             Self::Enroll(_) => ENROLL,
             Self::Enrolled(_) => ENROLLED,
             Self::Refused { .. } => REFUSED,
@@ -273,7 +286,12 @@ impl Frame {
             Self::Enroll(enroll) => enroll.encode(out),
             Self::Enrolled(certificates) => certificates.encode(out),
             Self::Refused { why } => out.put_bytes(why.as_bytes()),
-            Self::Welcome { registry, generation } | Self::SnapshotBegin { registry, generation } => {
+            Self::Welcome { registry, generation, takes_key_uses } => {
+                out.put_u64(registry.0);
+                out.put_u64(generation.0);
+                out.put_u8(u8::from(*takes_key_uses));
+            }
+            Self::SnapshotBegin { registry, generation } => {
                 out.put_u64(registry.0);
                 out.put_u64(generation.0);
             }
@@ -299,7 +317,8 @@ impl Frame {
                 digests.iter().for_each(|digest| out.extend_from_slice(&digest.0));
             }
             Self::Revoked { revocation } => out.put_u64(*revocation),
-            Self::Ping | Self::Pong | Self::Recall => {}
+            Self::Ping | Self::Pong | Self::Recall | Self::KeyUsesKept => {}
+            Self::KeyUses(uses) => key_use::encode(uses, out),
             Self::Report(report) => report.encode(out),
             Self::Noted { boot } => out.put_u64(boot.0),
             Self::Pace { interval_ms } => out.put_u32(*interval_ms),
@@ -362,7 +381,11 @@ impl Frame {
                 let registry = RegistryId(r.u64("registry")?);
                 let generation = Generation(r.u64("generation")?);
                 match kind {
-                    WELCOME => Self::Welcome { registry, generation },
+                    WELCOME => {
+                        // The end of one that an older control plane wrote.
+                        let takes_key_uses = !r.is_empty() && r.u8("takes_key_uses")? != 0;
+                        Self::Welcome { registry, generation, takes_key_uses }
+                    }
                     SNAPSHOT_BEGIN => Self::SnapshotBegin { registry, generation },
                     _ => Self::Applied { registry, generation, sum: TableSum(r.u64("sum")?) },
                 }
@@ -402,6 +425,8 @@ impl Frame {
                 let (spool, batches) = decode_batches(r)?;
                 if kind == KEPT { Self::Kept { spool, batches } } else { Self::Resend { spool, batches } }
             }
+            KEY_USES => Self::KeyUses(key_use::decode(r)?),
+            KEY_USES_KEPT => Self::KeyUsesKept,
             _ => return Err(DecodeError::Value { field: "the kind of a frame", value: kind.into() }),
         })
     }

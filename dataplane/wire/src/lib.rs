@@ -16,6 +16,8 @@ pub mod id;
 pub mod identity;
 /// The form of API keys: prefix, alphabet, check.
 pub mod key_format;
+/// Uses of keys that are refused though they are known.
+pub mod key_use;
 /// The spool's file format: segments and records.
 pub mod record;
 /// Which numbers a data plane gave out, and where the events are.

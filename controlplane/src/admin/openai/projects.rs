@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Cursor, Deleted, ListParams, end, organization, page, seconds};
 use crate::admin::ApiError;
 use crate::admin::input::Nothing;
+use crate::admin::key_uses::Activities;
 use crate::admin::revocation::revoked;
 use crate::admin::route::{Answer, Call};
 use crate::registry::RegistryError;
@@ -172,7 +173,7 @@ fn account_key(key: &Key, value: Option<String>) -> AccountKey {
     }
 }
 
-fn project_key(key: &Key) -> ProjectKey {
+fn project_key(key: &Key, last_used_ms: Option<i64>) -> ProjectKey {
     ProjectKey {
         id: key.id.clone(),
         object: "organization.project.api_key",
@@ -180,7 +181,7 @@ fn project_key(key: &Key) -> ProjectKey {
         redacted_value: format!("{}...", key.prefix),
         created_at: seconds(key.created_ms),
         expires_at: key.expires_ms.map(seconds),
-        last_used_at: None,
+        last_used_at: last_used_ms.map(seconds),
         owner_project_access: "active",
         owner: KeyOwner {
             r#type: "service_account",
@@ -310,7 +311,9 @@ pub(crate) async fn list_keys(call: Call, params: KeyParams) -> Answer<Cursor<Pr
         listed.rows.clear();
         listed.has_more = false;
     }
-    Ok(Cursor::new(&listed, |one| &one.id, project_key).into())
+    let activities = Activities::of(&call, &listed.rows).await;
+    let show = |key: &Key| project_key(key, activities.last_used_ms(key));
+    Ok(Cursor::new(&listed, |one| &one.id, show).into())
 }
 
 /// The key that the path names, in the team that it names.
@@ -324,7 +327,9 @@ async fn named_key(call: &Call) -> Result<Key, ApiError> {
 }
 
 pub(crate) async fn show_key(call: Call, _: Nothing) -> Answer<ProjectKey> {
-    Ok(project_key(&named_key(&call).await?).into())
+    let key = named_key(&call).await?;
+    let activities = Activities::of(&call, std::slice::from_ref(&key)).await;
+    Ok(project_key(&key, activities.last_used_ms(&key)).into())
 }
 
 pub(crate) async fn delete_key(call: Call, _: Nothing) -> Answer<Deleted> {

@@ -15,8 +15,18 @@ use crate::registry::hold::SubjectKind;
 use crate::registry::{Listed, Page};
 
 /// The parts, in their order.
-const PARTS: [&str; 9] =
-    ["subject", "applications", "keys", "attributions", "holds", "audit", "answers", "days", "events"];
+const PARTS: [&str; 10] = [
+    "subject",
+    "applications",
+    "keys",
+    "attributions",
+    "holds",
+    "audit",
+    "answers",
+    "days",
+    "key_uses",
+    "events",
+];
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +80,7 @@ fn begin(cursor: &str) -> Option<(usize, Option<String>)> {
         _ if after.is_empty() => true,
         "attributions" | "holds" | "audit" => after.parse::<i64>().is_ok_and(|position| position > 0),
         "applications" | "keys" => true,
-        "days" => is_day(after),
+        "days" | "key_uses" => is_day(after),
         "events" => is_cursor(after),
         _ => false,
     };
@@ -97,6 +107,7 @@ async fn rows(
         "audit" => numbered(registry.audit_about(id, position).await?),
         "answers" => (registry.answers_about(id).await?, None),
         "days" => store.export_days(kind.column(), id, after).await?,
+        "key_uses" => store.export_key_uses(kind.column(), id, after).await?,
         "events" => store.export_events(kind.column(), id, after).await?,
         _ => (Vec::new(), None),
     })

@@ -229,7 +229,7 @@ impl<'d> Operation<'d> {
             Some(_) if caller.is_foreign && names_a_home => status == 404,
             // ClickHouse is away, and no other hosts are served.
             Some(_) if status == 503 => {
-                ["usage", "requests", "export", "costs"].iter().any(|one| self.path.contains(one))
+                ["usage", "requests", "export", "costs", "uses"].iter().any(|one| self.path.contains(one))
             }
             Some(_) if status == 409 => self.path.ends_with("/enroll"),
             Some(_) => (200..300).contains(&status),

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::cli::key::revoke::{REVOKE_EXAMPLES, RevokeArgs};
 use crate::cli::key::rotate::{ROTATE_EXAMPLES, RotateArgs};
 use crate::cli::key::scan::{SCAN_EXAMPLES, ScanArgs};
+use crate::cli::key::uses::{self, UsesArgs};
 use crate::cli::update::{self, KeyUpdate};
 use crate::cli::when::When;
 
@@ -45,6 +46,9 @@ pub(in crate::cli) enum KeyCommand {
     /// Gives a key a successor; the old one works on for a while, or is revoked at once
     #[command(after_help = ROTATE_EXAMPLES)]
     Rotate(RotateArgs),
+    /// Shows which revoked or expired keys are used all the same, and when: a leak, or a forgotten client
+    #[command(after_help = uses::USES_EXAMPLES)]
+    Uses(UsesArgs),
     /// Finds keys in text by their form and checksum, and names each by its public prefix
     #[command(after_help = SCAN_EXAMPLES)]
     Scan(ScanArgs),

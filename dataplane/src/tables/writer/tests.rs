@@ -46,6 +46,22 @@ fn a_snapshot_replaces_everything_and_makes_the_tables_ready() {
 }
 
 #[test]
+fn a_key_that_a_snapshot_has_as_revoked_is_known_as_such_and_no_tombstone() {
+    let (mut writer, tables) = start();
+    let none = |number| Change::NoKey(key(number).digest);
+    writer.revoke(&[key(4).digest], false);
+    writer.replace(snapshot(11, vec![Change::Key(key(1)), Change::Key(key(5)), none(3), none(4), none(5)]));
+    let revoked = |number| tables.is_revoked(&key(number).digest);
+    assert!(revoked(3) && revoked(4) && revoked(5) && !revoked(2), "2 is only gone");
+    assert!(tables.caller(&key(5).digest).is_none(), "revoked while the snapshot was read");
+    // What the registry says itself need not be told to the next one.
+    assert!(writer.tombstones().eq([key(4).digest]));
+    writer.replace(snapshot(12, vec![Change::Key(key(3)), Change::Key(key(4))]));
+    assert!(!revoked(3) && tables.caller(&key(3).digest).is_some());
+    assert!(tables.caller(&key(4).digest).is_none(), "a tombstone stays");
+}
+
+#[test]
 fn a_key_without_a_list_inherits_its_applications() {
     let (mut writer, tables) = start();
     assert!(tables.caller(&key(1).digest).unwrap().allow.allows(AliasId(5)));

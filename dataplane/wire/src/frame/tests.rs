@@ -2,13 +2,18 @@
 
 use super::*;
 use crate::id::{AliasId, NodeId};
+use crate::key_use::{Reason, UseOf};
+
+fn use_of() -> UseOf {
+    UseOf { minute: 7, digest: KeyDigest([3; 32]), reason: Reason::Revoked }
+}
 
 fn samples() -> Vec<Frame> {
     let (registry, generation) = (RegistryId(5), Generation(6));
     let changes = vec![Change::NoAlias(AliasId(1)), Change::NoKey(KeyDigest([1; 32]))];
     vec![
         Frame::Hello(Hello { role: Role::Ship, node: NodeId(1), boot: BootId(2), registry, generation }),
-        Frame::Welcome { registry, generation },
+        Frame::Welcome { registry, generation, takes_key_uses: true },
         Frame::SnapshotBegin { registry, generation },
         Frame::SnapshotPart(changes.clone()),
         Frame::SnapshotEnd { generation, changes: 2 },
@@ -32,6 +37,9 @@ fn samples() -> Vec<Frame> {
         Frame::Recall,
         Frame::Kept { spool: BootId(2), batches: vec![BatchSeq(1), BatchSeq(9)] },
         Frame::Resend { spool: BootId(2), batches: vec![] },
+        Frame::KeyUses(vec![KeyUse { of: use_of(), uses: 5 }]),
+        Frame::KeyUses(vec![]),
+        Frame::KeyUsesKept,
         Frame::Enroll(Enroll { node: NodeId(1), token: b"t".to_vec(), public_key: vec![4; 65] }),
         Frame::Enrolled(Certificates { node: vec![1; 600], authority: vec![2; 500] }),
         Frame::Refused { why: "the node was removed".into() },
@@ -49,6 +57,19 @@ fn every_frame_reads_back_as_it_was_written() {
         rest = &rest[used..];
     }
     assert!(rest.is_empty());
+}
+
+#[test]
+fn the_welcome_of_an_older_control_plane_takes_no_key_uses() {
+    let (registry, generation) = (RegistryId(5), Generation(6));
+    let begun = Frame::SnapshotBegin { registry, generation }.to_bytes();
+    // The same fields, as a welcome had them before.
+    let mut older = begun.clone();
+    older[9] = WELCOME;
+    let crc = crc32c::crc32c(&older[8..]);
+    older[4..8].copy_from_slice(&crc.to_le_bytes());
+    let welcome = Frame::Welcome { registry, generation, takes_key_uses: false };
+    assert_eq!(Frame::decode(&older), Ok(Some((welcome, older.len()))));
 }
 
 #[test]
