@@ -38,6 +38,7 @@ pub(crate) async fn listen(listener: TcpListener, shared: Arc<Shared>) -> io::Re
     let pacer = Pacer::start()?;
     loop {
         let (stream, peer) = listener.accept().await?;
+        socket::keep_from_children(stream.as_raw_fd());
         if shared.stopping.load(Ordering::Acquire) {
             break;
         }

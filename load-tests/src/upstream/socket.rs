@@ -14,6 +14,14 @@ pub(crate) fn shut_down(fd: RawFd) {
     let _ = SockRef::from(&fd).shutdown(std::net::Shutdown::Both);
 }
 
+/// Keeps a connection from the programs that a test starts: it would not end while one of them has it too.
+/// monoio accepts without that flag.
+pub(crate) fn keep_from_children(fd: RawFd) {
+    // SAFETY: the caller owns the stream, which stays open during the call.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let _ = SockRef::from(&fd).set_cloexec(true);
+}
+
 /// Makes the coming close an RST.
 pub(crate) fn reset_on_close(fd: RawFd) {
     // SAFETY: the caller owns the stream, which stays open during the call.
