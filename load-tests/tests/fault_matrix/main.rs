@@ -14,9 +14,10 @@ use serde_json::json;
 mod sdk;
 
 /// How many answers are under way at once.
-const AT_ONCE: usize = 12;
-/// How long the upstream of `hasty` may be silent, in milliseconds.
-const PATIENCE_MS: &str = "150";
+const AT_ONCE: usize = 40;
+/// How long the upstream of `hasty` may be silent, in milliseconds; on a busy machine it is not as quick as it
+/// could be, which is no stall.
+const PATIENCE_MS: &str = "1000";
 
 const EVENTS: [&str; 3] =
     ["data: {\"choices\":[{\"i\":1}]}\n\n", "data: {\"choices\":[{\"i\":2}]}\n\n", "data: [DONE]\n\n"];
