@@ -15,8 +15,8 @@ mod sdk;
 
 /// How many answers are under way at once.
 const AT_ONCE: usize = 40;
-/// How long the upstream of `hasty` may be silent, in milliseconds; on a busy machine it is not as quick as it
-/// could be, which is no stall.
+/// How long the upstream of `hasty` may be silent, in milliseconds: a busy machine makes it slow, which is no
+/// stall.
 const PATIENCE_MS: &str = "1000";
 
 const EVENTS: [&str; 3] =
