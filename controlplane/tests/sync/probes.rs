@@ -46,8 +46,7 @@ impl Probes {
         let accepted: Vec<AtomicU64> = (0..planes).map(|_| AtomicU64::new(0)).collect();
         let refused_us: Vec<AtomicU64> = (0..planes).map(|_| AtomicU64::new(0)).collect();
         let called_us = AtomicU64::new(0);
-        // One thread for each data plane: its connections are asked in turn, so that the threads that measure
-        // are not what is measured.
+        // One thread for each data plane, so that the threads that measure are not what is measured.
         let ready = Barrier::new(planes + 1);
         let outcome = std::thread::scope(|scope| {
             for (plane, connections) in self.connections.iter_mut().enumerate() {
@@ -55,13 +54,17 @@ impl Probes {
                 let (ready, returned_us, asked) = (&ready, &returned_us, &asked);
                 scope.spawn(move || {
                     ready.wait();
-                    let mut open: Vec<&mut Connection> = connections.iter_mut().collect();
+                    let mut open: Vec<_> = connections.iter_mut().map(|connection| (connection, 0)).collect();
                     while !open.is_empty() {
-                        open.retain_mut(|connection| {
-                            let sent = micros(began);
-                            let status = connection.exchange(asked).unwrap().status();
+                        // All ask at once: one that waited for the others would measure their answers, too.
+                        for (connection, sent) in &mut open {
+                            *sent = micros(began);
+                            connection.send(asked).unwrap();
+                        }
+                        open.retain_mut(|(connection, sent)| {
+                            let status = connection.response().unwrap().status();
                             match status {
-                                200 if sent > returned_us.load(Ordering::Acquire) => {
+                                200 if *sent > returned_us.load(Ordering::Acquire) => {
                                     accepted.fetch_add(1, Ordering::Relaxed);
                                     true
                                 }
