@@ -1,6 +1,8 @@
 //! Every frame reads back; none is taken before it is whole; damage is refused.
 
+use super::codec::WELCOME;
 use super::*;
+use crate::codec::DecodeError;
 use crate::id::{AliasId, NodeId};
 use crate::key_use::{Reason, UseOf};
 
