@@ -27,6 +27,8 @@ mod place;
 mod resolve;
 /// The one place that knows ClickHouse's side.
 pub mod store;
+/// Batches that are being stored.
+mod under_way;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +40,7 @@ use wire::id::{BatchSeq, BootId, NodeId};
 use self::counters::{Counters, Held, add};
 use self::resolve::{Resolved, Resolver};
 use self::store::{StoreError, UsageStore};
+use self::under_way::UnderWay;
 use crate::registry::{Registry, RegistryError};
 
 /// How many inserts are under way at once, of all data planes.
@@ -66,6 +69,7 @@ pub struct Ingest {
     store: UsageStore,
     counters: Counters,
     inserts: Semaphore,
+    under_way: UnderWay,
 }
 
 /// One event of a batch that can be stored.
@@ -80,7 +84,8 @@ impl Ingest {
     #[must_use]
     pub fn new(registry: Arc<Registry>, store: UsageStore) -> Self {
         let inserts = Semaphore::new(INSERTS_MAX);
-        Self { resolver: Resolver::new(registry), store, counters: Counters::default(), inserts }
+        let (resolver, counters) = (Resolver::new(registry), Counters::default());
+        Self { resolver, store, counters, inserts, under_way: UnderWay::default() }
     }
 
     /// What it counts.
@@ -94,6 +99,11 @@ impl Ingest {
         self.resolver.forget();
     }
 
+    /// Waits until the batches that were named until now are stored; false where that takes longer.
+    pub async fn named_are_stored(&self, at_most: Duration) -> bool {
+        self.under_way.end(at_most).await
+    }
+
     /// Where it stores.
     #[must_use]
     pub fn usage(&self) -> &UsageStore {
@@ -104,6 +114,7 @@ impl Ingest {
     ///
     /// Dropping the future leaves the batch stored or not, to be sent again.
     pub async fn store(&self, batch: &Batch<'_>) -> Vec<u32> {
+        let _under_way = self.under_way.begin();
         let mut attempts = Attempts::new(&self.counters);
         let (rows, mut refused) = loop {
             match self.rows(batch).await {

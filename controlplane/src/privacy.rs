@@ -26,6 +26,8 @@ pub mod inventory;
 /// How often all of it is looked at.
 const INTERVAL: Duration = Duration::from_mins(10);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long an erasure waits for batches that were named before it.
+const STORED_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long after an erasure usage may still come in that belongs to it.
 const LOOKED_AFTER_MS: i64 = 2 * 24 * 60 * 60 * 1000;
 
@@ -41,6 +43,9 @@ pub enum PrivacyError {
     /// The registry's journal still has what was erased, as someone reads.
     #[error("the registry's journal is being read, and still has what was erased")]
     JournalInUse,
+    /// Usage that was named before an erasure is not in ClickHouse yet.
+    #[error("usage that came before the erasure is still being stored, and goes after that")]
+    Storing,
     /// A hold was made before the usage of an erasure was gone.
     #[error("usage of an erasure is under a legal hold on {0}, and stays until that is released")]
     Held(String),
@@ -201,6 +206,10 @@ impl Privacy {
         let holds = self.registry.holds(false).await?;
         if let Some(hold) = holds.into_iter().find(|hold| due.gone.touches(&hold.subject)) {
             return Err(PrivacyError::Held(hold.subject));
+        }
+        // What comes in behind its sums would go unsummed.
+        if !due.is_done && !self.ingest.named_are_stored(STORED_WAIT_MAX).await {
+            return Err(PrivacyError::Storing);
         }
         let erased = ErasedUsage {
             column: due.kind.column(),

@@ -45,7 +45,8 @@ const DAY_S: u32 = 86_400;
 
 const DIMENSIONS: &str = "organization_id, team_id, application_id, key_id, plan, cost_centre, model_alias, \
     deployment, endpoint, status, usage_source";
-const SUMS: &str = "sum(s.prompt_tokens), sum(s.cached_tokens), sum(s.cache_write_tokens), \
+/// The token sums of a group, of what is called `s`.
+pub(super) const SUMS: &str = "sum(s.prompt_tokens), sum(s.cached_tokens), sum(s.cache_write_tokens), \
     sum(s.completion_tokens), sum(s.reasoning_tokens), sum(s.total_tokens)";
 
 /// When hours are rolled up; none of it matters to what the views show.

@@ -1,11 +1,14 @@
 //! Retention and erasure: what expires, what a hold keeps, what is left of what is erased; and that reports
 //! and the ledger go on being right.
 
+use std::time::Duration;
+
 use controlplane::clickhouse::erasure::ErasedUsage;
 use controlplane::clickhouse::insert::DAY_MS;
 use controlplane::clickhouse::retention::{HeldUsage, Retention};
 use controlplane::clickhouse::usage_query::{Interval, UsageQuery};
 use controlplane::privacy::inventory;
+use load_tests::clickhouse_faults::{Fault, FaultProxy, Rule};
 
 use super::support::{Random, batch, day_ago, eager, number, roll_up, send, start};
 
@@ -133,6 +136,58 @@ async fn usage_that_comes_in_behind_an_erasure_goes_too_and_its_sums_are_kept_on
         assert_eq!(rows(&client, "usage_daily", "team_id = 'team_b'").await, 0);
     }
     assert!(expected > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_the_erasure_of_late_usage_ends_and_whatever_comes_meanwhile_each_event_is_summed_once() {
+    let engine = start();
+    let client = engine.endpoint.client();
+    let target = engine.endpoint.url.trim_start_matches("http://").parse().unwrap();
+    let proxy = FaultProxy::start(target).unwrap();
+    let mut endpoint = engine.endpoint.clone();
+    endpoint.url = proxy.url();
+    let through = endpoint.client();
+    let erased = ErasedUsage {
+        column: "team_id",
+        id: "team_b".into(),
+        pseudonym: "erased_cut".into(),
+        names: vec!["team_b".into()],
+        is_done: true,
+    };
+    let sums = "SELECT sum(requests) FROM liutong.usage_erased WHERE startsWith(pseudonym, 'erased_cut')";
+    let (mut number_of, mut expected) = (0, 0);
+    let mut arrive = async || {
+        number_of += 1;
+        let batch = batch(&mut Random(number_of), 8, number_of, day_ago(2), 24, 300);
+        expected += batch.iter().filter(|row| row.team_id == "team_b").count() as u64;
+        send(&client, &batch).await;
+        expected
+    };
+    for statement in ["INSERT INTO liutong.usage_erased", "ALTER TABLE liutong.usage_events DELETE"] {
+        for fault in [Fault::CutBefore, Fault::CutAfter] {
+            arrive().await;
+            proxy.add(Rule::next(1, statement, fault));
+            through.erase_usage(&erased).await.unwrap_err();
+            let expected = arrive().await;
+            through.erase_usage(&erased).await.unwrap();
+            assert_eq!(number(&client, sums).await, expected, "{fault:?} {statement}");
+            assert_eq!(client.erased_usage_left(&erased).await.unwrap(), 0, "{fault:?} {statement}");
+        }
+        // One comes while that statement is carried out and not answered yet.
+        arrive().await;
+        proxy.add(Rule::next(1, statement, Fault::LateAnswer(Duration::from_secs(2))));
+        let meanwhile = async {
+            while proxy.faults_left() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            arrive().await
+        };
+        let (ended, expected) = tokio::join!(through.erase_usage(&erased), meanwhile);
+        ended.unwrap();
+        through.erase_usage(&erased).await.unwrap();
+        assert_eq!(number(&client, sums).await, expected, "late answer, {statement}");
+        assert_eq!(client.erased_usage_left(&erased).await.unwrap(), 0, "late answer, {statement}");
+    }
 }
 
 #[tokio::test]

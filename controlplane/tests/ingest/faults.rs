@@ -8,22 +8,23 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-const EVENTS: &str = "INSERT INTO `usage_events`";
+pub(super) const EVENTS: &str = "INSERT INTO `usage_events`";
 const LEDGER: &str = "INSERT INTO `batches`";
 const SOON: Duration = Duration::from_secs(60);
 
 /// Ingest, in front of an engine of its own, behind a proxy.
-struct World {
+pub(super) struct World {
     dir: tempfile::TempDir,
     engine: EngineHandle,
-    proxy: FaultProxy,
+    pub(super) registry: Arc<Registry>,
+    pub(super) proxy: FaultProxy,
     /// Past the proxy.
-    client: Client,
-    ingest: Arc<Ingest>,
+    pub(super) client: Client,
+    pub(super) ingest: Arc<Ingest>,
 }
 
 impl World {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let registry = registry(dir.path()).await;
         let engine = start_engine(dir.path()).await;
@@ -34,16 +35,17 @@ impl World {
         let through = through(&proxy, &engine);
         let rollup = Arc::new(Rollup::new(through.clone(), RollupOptions::default()));
         connections.send_replace(Some(Connection { client: through, rollup }));
-        Self { dir, engine, proxy, client, ingest: Arc::new(Ingest::new(registry, store)) }
+        let ingest = Arc::new(Ingest::new(registry.clone(), store));
+        Self { dir, engine, registry, proxy, client, ingest }
     }
 
     /// Sends a batch; what is refused, once it is stored.
-    fn send(&self, number: u64, resent: bool, events: &[UsageEvent]) -> JoinHandle<Vec<u32>> {
+    pub(super) fn send(&self, number: u64, resent: bool, events: &[UsageEvent]) -> JoinHandle<Vec<u32>> {
         let (ingest, events) = (self.ingest.clone(), encode(events));
         tokio::spawn(async move { ingest.store(&batch(number, resent, &events)).await })
     }
 
-    async fn stored(&self, number: u64, resent: bool, events: &[UsageEvent]) -> Vec<u32> {
+    pub(super) async fn stored(&self, number: u64, resent: bool, events: &[UsageEvent]) -> Vec<u32> {
         tokio::time::timeout(SOON, self.send(number, resent, events)).await.expect("it is stored").unwrap()
     }
 
@@ -56,7 +58,7 @@ impl World {
         [rows, numbers, ledger, refused]
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         drop(self.ingest);
         self.engine.stop(Duration::from_secs(30)).await.unwrap();
         drop(self.dir);
@@ -78,7 +80,7 @@ fn through(proxy: &FaultProxy, engine: &EngineHandle) -> Client {
     endpoint.client()
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -87,7 +89,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-fn events(from: u64, to: u64) -> Vec<UsageEvent> {
+pub(super) fn events(from: u64, to: u64) -> Vec<UsageEvent> {
     (from..to).map(event).collect()
 }
 

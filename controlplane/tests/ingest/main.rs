@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+/// Usage on its way while it is erased.
+mod erasure;
 /// ClickHouse that fails, before and after it has done what it was asked.
 mod faults;
 
