@@ -25,42 +25,32 @@ impl Registry {
     ///
     /// Called again from there until it leads no further; from 0 it goes through all names.
     pub async fn names_since(&self, from: Generation) -> Result<(Generation, Vec<Name>)> {
-        let mut tx = self.read().await?;
-        let changes = sqlx::query::<Db>(
-            "SELECT kind, entity, MAX(generation) AS generation FROM
-                 (SELECT kind, entity, generation FROM changes WHERE generation > $1 ORDER BY generation LIMIT $2) c
-             GROUP BY kind, entity",
+        let changed = sqlx::query::<Db>(
+            "SELECT c.kind, c.generation, COALESCE(o.public_id, t.public_id, a.public_id, k.public_id) AS public_id,
+                 COALESCE(o.name, t.name, a.name, NULLIF(k.description, ''), k.prefix) AS name
+             FROM (SELECT kind, entity, MAX(generation) AS generation FROM
+                     (SELECT kind, entity, generation FROM changes WHERE generation > $1
+                      ORDER BY generation LIMIT $2) x
+                 GROUP BY kind, entity) c
+             LEFT JOIN organizations o ON c.kind = 'organization' AND o.id = c.entity
+             LEFT JOIN teams t ON c.kind = 'team' AND t.id = c.entity
+             LEFT JOIN applications a ON c.kind = 'application' AND a.id = c.entity
+             LEFT JOIN keys k ON c.kind = 'key' AND k.id = c.entity",
         )
         .bind(stored(from.0))
         .bind(GENERATIONS_MAX)
-        .fetch_all(&mut *tx)
+        .fetch_all(&self.pool)
         .await?;
         let (mut to, mut names) = (from, Vec::new());
-        for change in changes {
-            to = to.max(generation(change.try_get("generation")?));
-            let kind = Kind::parse(change.try_get("kind")?)
+        for row in changed {
+            to = to.max(generation(row.try_get("generation")?));
+            let kind = Kind::parse(row.try_get("kind")?)
                 .ok_or(RegistryError::Corrupt { what: "kind of a change" })?;
-            let Some(statement) = statement_of(kind) else { continue };
-            let row = sqlx::query::<Db>(statement)
-                .bind(change.try_get::<i64, _>("entity")?)
-                .fetch_one(&mut *tx)
-                .await?;
-            names.push(Name { kind: kind.name(), id: row.try_get("public_id")?, name: row.try_get("name")? });
+            // Not everything that changes has a name there.
+            if let Some(id) = row.try_get("public_id")? {
+                names.push(Name { kind: kind.name(), id, name: row.try_get("name")? });
+            }
         }
-        tx.commit().await?;
         Ok((to, names))
-    }
-}
-
-fn statement_of(kind: Kind) -> Option<&'static str> {
-    match kind {
-        Kind::Organization => Some("SELECT public_id, name FROM organizations WHERE id = $1"),
-        Kind::Team => Some("SELECT public_id, name FROM teams WHERE id = $1"),
-        Kind::Application => Some("SELECT public_id, name FROM applications WHERE id = $1"),
-        Kind::Key => Some(
-            "SELECT public_id, CASE WHEN description = '' THEN prefix ELSE description END AS name
-             FROM keys WHERE id = $1",
-        ),
-        Kind::Alias | Kind::Deployment | Kind::Admin | Kind::Node => None,
     }
 }
