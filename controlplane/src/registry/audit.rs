@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
 use super::act::{Act, Subject};
-use super::write::{Write, next_id};
+use super::write::Write;
 use super::{Conn, Db, Registry, RegistryError, Result, unrepeated};
 use crate::keys;
 
@@ -189,8 +189,7 @@ impl Write<'_> {
 
 /// Binds a record to the last one.
 async fn append(conn: &mut Conn, at_ms: i64, said: &Said<'_>) -> Result<()> {
-    let seq = next_id(conn, "audit").await?;
-    let previous = hash_of(conn, seq - 1).await?;
+    let (seq, previous) = next(conn).await?;
     let salt = keys::random::<SALT_BYTES>()?;
     let detail = said.detail.to_string();
     let digest = digest(&salt, &detail);
@@ -285,12 +284,18 @@ fn digest(salt: &[u8], detail: &str) -> [u8; 32] {
     Sha256::new().chain_update(salt).chain_update(detail).finalize().into()
 }
 
-async fn hash_of(conn: &mut Conn, seq: i64) -> Result<Vec<u8>> {
-    if seq == 0 {
-        return Ok(BEGINNING.to_vec());
+/// The number of a new record, and the hash of the one before.
+async fn next(conn: &mut Conn) -> Result<(i64, Vec<u8>)> {
+    let row = sqlx::query::<Db>(
+        "INSERT INTO counters (name, last) VALUES ('audit', 1)
+         ON CONFLICT (name) DO UPDATE SET last = counters.last + 1
+         RETURNING last, (SELECT hash FROM audit WHERE seq = counters.last - 1) AS previous",
+    )
+    .fetch_one(conn)
+    .await?;
+    match (row.try_get("last")?, row.try_get("previous")?) {
+        (seq, Some(previous)) => Ok((seq, previous)),
+        (1, None) => Ok((1, BEGINNING.to_vec())),
+        _ => Err(RegistryError::Corrupt { what: "audit trail (its last record is gone)" }),
     }
-    let row =
-        sqlx::query::<Db>("SELECT hash FROM audit WHERE seq = $1").bind(seq).fetch_optional(conn).await?;
-    let row = row.ok_or(RegistryError::Corrupt { what: "audit trail (its last record is gone)" })?;
-    Ok(row.try_get("hash")?)
 }

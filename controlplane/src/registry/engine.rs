@@ -66,6 +66,8 @@ pub(super) async fn open(place: &Place) -> Result<(Engine, Pool)> {
     let pool = AnyPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_WAIT_MAX)
+        // A server may have gone meanwhile, a file has not: asking costs two changes of threads.
+        .test_before_acquire(engine == Engine::Postgres)
         .after_connect(move |conn, _| Box::pin(engine.prepare(conn)))
         .connect_with(AnyConnectOptions::from_url(&url)?)
         .await?;

@@ -12,7 +12,7 @@ use wire::id::{Generation, KeyDigest};
 use super::act::Subject;
 use super::key::{self, KeyStatus};
 use super::write::{Kind, Write};
-use super::{Db, Registry, RegistryError, Result, application, statement, stored, team};
+use super::{Db, Registry, RegistryError, Result, application, not_found, statement, stored, team};
 
 /// How many keys one transaction revokes.
 pub const REVOKED_AT_ONCE_MAX: usize = 500;
@@ -38,7 +38,9 @@ pub enum Which {
 /// What is still to be revoked.
 #[derive(Debug)]
 pub enum Selection {
-    /// Keys by name.
+    /// One key, by id, prefix or description.
+    One(String),
+    /// Keys by id, prefix or SHA-256.
     Named(VecDeque<String>),
     /// An application's or a team's.
     Of {
@@ -106,20 +108,20 @@ const SELECT: &str = "SELECT k.id, k.public_id, k.digest, k.status, t.public_id 
 impl Registry {
     /// Finds out what is meant; an error where anything of it can be no key's name, before any is revoked.
     pub async fn select_keys(&self, which: Which) -> Result<Selection> {
-        let mut conn = self.pool.acquire().await?;
         Ok(match which {
-            Which::Key(wanted) => {
-                Selection::Named(VecDeque::from([key::find(&mut conn, self.scope(), &wanted).await?.id]))
-            }
+            // Found in the transaction that revokes it: this is the case that should be quick.
+            Which::Key(wanted) => Selection::One(wanted),
             Which::Listed(wanted) => {
                 wanted.iter().enumerate().try_for_each(|(at, one)| check_named(at, one))?;
                 Selection::Named(wanted.into())
             }
             Which::Application(wanted) => {
+                let mut conn = self.pool.acquire().await?;
                 let row = application::find(&mut conn, self.scope(), &wanted).await?.row;
                 Selection::Of { owner: Owner::Application, row, after: 0 }
             }
             Which::Team(wanted) => {
+                let mut conn = self.pool.acquire().await?;
                 let row = team::find(&mut conn, self.scope(), &wanted).await?.row;
                 Selection::Of { owner: Owner::Team, row, after: 0 }
             }
@@ -141,6 +143,11 @@ impl Registry {
         let mut write = self.write().await?;
         let mut unknown = Vec::new();
         let found = match selection {
+            Selection::One(wanted) => {
+                let wanted = std::mem::take(wanted);
+                *selection = Selection::Named(VecDeque::new());
+                vec![write.one(&wanted).await?]
+            }
             Selection::Named(left) => {
                 let count = left.len().min(REVOKED_AT_ONCE_MAX);
                 let mut found = Vec::with_capacity(count);
@@ -190,27 +197,37 @@ impl Write<'_> {
         self.change(Kind::Key, row).await
     }
 
+    /// The key of an id, a prefix or a description.
+    async fn one(&mut self, wanted: &str) -> Result<Found> {
+        if let Some(found) = self.by_id(&key::public_id_of(wanted)).await? {
+            return Ok(found);
+        }
+        let scope = self.scope();
+        let described = key::find(self.conn(), scope, wanted).await?;
+        self.by_id(&described.id).await?.ok_or_else(|| not_found("key", wanted))
+    }
+
     /// The key of an id, a prefix or a digest.
     async fn by_name(&mut self, wanted: &str) -> Result<Option<Found>> {
-        let scope = self.scope();
-        let row = match wanted.strip_prefix(BY_DIGEST) {
-            Some(hex) => {
-                let digest = KeyDigest::parse(hex).ok_or(RegistryError::Corrupt { what: "key digest" })?;
-                let tail = "WHERE k.digest = $1 AND ($2 IS NULL OR t.organization = $2)
-                    AND ($3 IS NULL OR t.id = $3)";
-                let query = sqlx::query::<Db>(statement(SELECT, tail)).bind(digest.0.to_vec());
-                let query = query.bind(scope.organization()).bind(scope.team());
-                query.fetch_optional(self.conn()).await?
-            }
-            None => {
-                let tail = "WHERE k.public_id = $1 AND ($2 IS NULL OR t.organization = $2)
-                    AND ($3 IS NULL OR t.id = $3)";
-                let query = sqlx::query::<Db>(statement(SELECT, tail)).bind(key::public_id_of(wanted));
-                let query = query.bind(scope.organization()).bind(scope.team());
-                query.fetch_optional(self.conn()).await?
-            }
+        let Some(hex) = wanted.strip_prefix(BY_DIGEST) else {
+            return self.by_id(&key::public_id_of(wanted)).await;
         };
-        row.as_ref().map(read).transpose()
+        let digest = KeyDigest::parse(hex).ok_or(RegistryError::Corrupt { what: "key digest" })?;
+        let tail = "WHERE k.digest = $1 AND ($2 IS NULL OR t.organization = $2)
+            AND ($3 IS NULL OR t.id = $3)";
+        let query = sqlx::query::<Db>(statement(SELECT, tail)).bind(digest.0.to_vec());
+        let scope = self.scope();
+        let query = query.bind(scope.organization()).bind(scope.team());
+        query.fetch_optional(self.conn()).await?.as_ref().map(read).transpose()
+    }
+
+    async fn by_id(&mut self, id: &str) -> Result<Option<Found>> {
+        let tail = "WHERE k.public_id = $1 AND ($2 IS NULL OR t.organization = $2)
+            AND ($3 IS NULL OR t.id = $3)";
+        let query = sqlx::query::<Db>(statement(SELECT, tail)).bind(id.to_owned());
+        let scope = self.scope();
+        let query = query.bind(scope.organization()).bind(scope.team());
+        query.fetch_optional(self.conn()).await?.as_ref().map(read).transpose()
     }
 
     /// The next keys that are not revoked yet.

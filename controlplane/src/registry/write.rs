@@ -11,7 +11,7 @@ use super::act::{self, Subject};
 use super::audit::Touched;
 use super::peers::Word;
 use super::role::Scope;
-use super::{Conn, Db, Registry, RegistryError, Result, Tx, generation, now_ms};
+use super::{Conn, Db, Registry, RegistryError, Result, Tx, generation, generation_of, now_ms};
 use crate::keys;
 
 /// What a record of the audit trail says of a call that changed something.
@@ -72,13 +72,15 @@ pub(super) struct Write<'r> {
     pub(super) touched: Vec<Touched>,
     /// What the call is answered with, without secrets.
     pub(super) answer: Value,
+    /// The last generation that it took.
+    generation: Option<Generation>,
 }
 
 impl Registry {
     pub(super) async fn write(&self) -> Result<Write<'_>> {
         let tx = self.engine.write(&self.pool).await?;
-        let mut write =
-            Write { tx, registry: self, now_ms: now_ms(), touched: Vec::new(), answer: Value::Null };
+        let (touched, answer, generation) = (Vec::new(), Value::Null, None);
+        let mut write = Write { tx, registry: self, now_ms: now_ms(), touched, answer, generation };
         write.look_for_replay().await?;
         Ok(write)
     }
@@ -128,8 +130,10 @@ impl Write<'_> {
         )
         .fetch_one(&mut *self.tx)
         .await?;
+        let taken: i64 = row.try_get("generation")?;
+        self.generation = Some(generation(taken));
         sqlx::query::<Db>("INSERT INTO changes (generation, kind, entity, made_ms) VALUES ($1, $2, $3, $4)")
-            .bind(row.try_get::<i64, _>("generation")?)
+            .bind(taken)
             .bind(kind.name())
             .bind(entity)
             .bind(self.now_ms)
@@ -152,9 +156,10 @@ impl Write<'_> {
         }
         self.record(DONE).await?;
         self.keep_for_replay().await?;
-        let row =
-            sqlx::query::<Db>("SELECT generation FROM meta WHERE one = 1").fetch_one(&mut *self.tx).await?;
-        let now = generation(row.try_get("generation")?);
+        let now = match self.generation {
+            Some(taken) => taken,
+            None => generation_of(&mut self.tx).await?,
+        };
         self.tell(&Word::Generation(now)).await?;
         self.tx.commit().await?;
         self.registry.reached(now);

@@ -89,6 +89,7 @@ fn load_on(
     let templates: Vec<Template> = keys.step_by(step).map(template).collect();
     let (address, stop) = (plane.http, stop.clone());
     std::thread::spawn(move || {
+        world::stand_elsewhere();
         let mut served = 0;
         while !stop.load(Ordering::Relaxed) {
             let amount = Amount::For(Duration::from_millis(500));

@@ -85,6 +85,12 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
 }
 
+/// Lets all else go first, from this thread on and those that it starts: what stands for another machine would
+/// not take the processors of this one.
+pub(crate) fn stand_elsewhere() {
+    rustix::process::nice(10).unwrap();
+}
+
 fn free(address: &str) -> SocketAddr {
     TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
 }
@@ -93,7 +99,11 @@ impl World {
     /// A control plane over a registry with so many keys, and no data plane yet.
     pub(crate) fn start(keys: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let upstream = Upstream::start(Options::default()).unwrap();
+        let upstream = std::thread::spawn(|| {
+            stand_elsewhere();
+            Upstream::start(Options::default()).unwrap()
+        });
+        let upstream = upstream.join().unwrap();
         std::fs::create_dir(dir.path().join("control")).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(seed::registry(&dir.path().join("control/registry.db"), keys, &upstream.base_url()));
