@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use load_tests::client::load::LabelTotals;
 use load_tests::client::{Amount, Plan, Template, load, post};
 use load_tests::harness::ask::{Tenant, number, text};
+use load_tests::harness::sdk::Sdk;
 use load_tests::harness::{SOON, Setup, System, wait_until};
 use load_tests::upstream::{Options, Upstream};
+use serde_json::json;
 
 const REQUESTS: u64 = 10_000;
 const CONNECTIONS: usize = 64;
@@ -111,6 +113,25 @@ fn ten_thousand_requests_add_up_exactly() {
     );
     assert_eq!((ledger.prompt_tokens, ledger.completion_tokens), (all.1, all.2));
     named_by_the_command(&system, &report.labels, &tenants);
+    read_by_the_sdks(&system, &report.labels, &tenants);
+}
+
+/// OpenAI's SDKs read the same, in OpenAI's form.
+fn read_by_the_sdks(system: &System, labels: &BTreeMap<String, LabelTotals>, tenants: &[Tenant]) {
+    let url = format!("{}/v1", system.ready.admin_url);
+    // Two hours, so that there is more than one page.
+    let start = system.count("SELECT toUnixTimestamp(now()) - 3600").to_string();
+    for (sdk, script) in [(Sdk::python_3().unwrap(), "usage.py"), (Sdk::node().unwrap(), "usage.cjs")] {
+        for ((tenant, team), name) in tenants.iter().zip(0..).zip(["alpha", "beta", "gamma"]) {
+            let environment =
+                [("OPENAI_ADMIN_KEY", system.ready.admin_key.as_str()), ("OPENAI_ORG_ID", name)];
+            let lines = sdk.run(script, &[&url, &tenant.team, &start], &environment).unwrap();
+            let (requests, input, output, _) = counted(labels, team, tenant);
+            // No price is known.
+            let expected = json!({"requests": requests, "input": input, "output": output, "amounts": [null]});
+            assert_eq!(lines, [expected], "{name}, {script}");
+        }
+    }
 }
 
 /// `liutong usage` says the same, by name.
