@@ -25,7 +25,14 @@ pub(crate) struct Process(Child);
 impl Process {
     fn start(program: &Path, config: &Path) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(config.with_extension("log"));
-        let mut command = Command::new(program);
+        let mut command = if program.ends_with("liutong-controlplane") {
+            // As its unit of systemd does it; without the right to it, it runs as it may.
+            let mut command = Command::new("nice");
+            command.args(["-n", "-10"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
         command.arg("--config").arg(config).arg("--stop-on-stdin-eof");
         Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log.unwrap()).spawn().unwrap())
     }

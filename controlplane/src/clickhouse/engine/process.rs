@@ -95,6 +95,7 @@ fn run(args: &EngineArgs) -> Result<(), ProcessError> {
         return Err(ProcessError::Stdin);
     }
     let in_dir = |source| ProcessError::Directory { dir: args.dir.clone(), source };
+    give_way();
     let dir = std::fs::canonicalize(&args.dir).map_err(in_dir)?;
     let password = config::check(&dir).map_err(in_dir)?;
     let library = match &args.library {
@@ -118,6 +119,14 @@ fn run(args: &EngineArgs) -> Result<(), ProcessError> {
         return Ok(());
     }
     Err(ProcessError::ClickHouse(said.unwrap_or_else(|| "ended by itself".to_owned())))
+}
+
+/// A control plane may run ahead of the other processes. ClickHouse, with its merges, must not.
+fn give_way() {
+    if rustix::process::getpriority_process(None).is_ok_and(|niceness| niceness < 0) {
+        // Less of a right is never refused.
+        let _ = rustix::process::setpriority_process(None, 0);
+    }
 }
 
 fn stdin_is_pipe() -> bool {
