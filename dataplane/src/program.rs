@@ -95,7 +95,7 @@ fn usage() -> ExitCode {
     eprintln!(
         "usage: liutong-dataplane --config FILE [--enroll]\n\n\
          Serves until SIGTERM; with --enroll reads a token and gets this node its certificate. \
-         The README says what FILE holds."
+         CONFIGURATION.md says what FILE holds."
     );
     ExitCode::from(USAGE)
 }

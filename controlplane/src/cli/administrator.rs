@@ -20,8 +20,8 @@ Examples:
   liutong administrator create alice --role admin --organization acme --write-secret alice.key
   liutong administrator create grafana --role finance --expires-at 365d --secret-only
 
-Roles: an owner makes administrators; an admin changes everything else; finance reads usage and whom it is billed
-to; an auditor reads everything. With --organization or --team it holds for that part alone.";
+Roles: an owner makes administrators, and erases; an admin changes everything else; finance reads usage and whom it
+is billed to; an auditor reads everything. With --organization or --team it holds for that part alone.";
 
 const ROTATE_EXAMPLES: &str = "\
 Examples:

@@ -53,7 +53,7 @@ itself never stands in it:
 
   default = \"production\"
   [profiles.production]
-  admin_url = \"https://liutong.example:8090\"
+  admin_url = \"https://liutong-admin.example\"
   key_file = \"/home/me/.config/liutong/production-key\"   # or key_env, or key_systemd_credential
 
 Examples:

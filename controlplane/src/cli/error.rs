@@ -96,7 +96,7 @@ impl CliError {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoAdminKey => Some(
-                "`liutong profile --help` says how to make a profile; after `liutong quickstart` the key is in the \
+                "`liutong profile list --help` says how to make a profile; after `liutong quickstart` the key is in the \
                       file admin-key of its data directory",
             ),
             Self::Unreachable { .. } => Some(

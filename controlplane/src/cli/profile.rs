@@ -4,7 +4,7 @@
 //! # ~/.config/liutong/config.toml
 //! default = "production"
 //! [profiles.production]
-//! admin_url = "https://liutong.example:8090"
+//! admin_url = "https://liutong-admin.example"
 //! key_file = "/home/me/.config/liutong/production-key"   # or key_env, or key_systemd_credential
 //! ```
 //!

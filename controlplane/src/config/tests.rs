@@ -127,3 +127,24 @@ fn only_an_admin_key_makes_the_first_administrator() {
         assert!(error.contains(BOOTSTRAP_KEY_VARIABLE) && !error.contains(bad), "{error}");
     }
 }
+
+#[test]
+fn every_key_is_in_the_document() {
+    let document = include_str!("../../../CONFIGURATION.md");
+    for section in ["", "registry", "admin", "sync", "clickhouse", "clickhouse.embedded", "backup"] {
+        let (name, head) = match section {
+            "" => (String::new(), String::new()),
+            _ => (format!("{section}."), format!("[{section}]\n")),
+        };
+        let error = parse(&format!("{head}zzz = 1\n")).unwrap_err().to_string();
+        let known = error.split("expected").nth(1).unwrap_or_else(|| panic!("{section}: {error}"));
+        let literals = [&BOOTSTRAP_KEYS, &REGISTRY_KEYS, &CLICKHOUSE_KEYS].map(|keys| keys.literal);
+        let mut keys = known.split('`').skip(1).step_by(2).map(|key| format!("{name}{key}")).peekable();
+        assert!(keys.peek().is_some(), "{section}: {error}");
+        for key in keys.filter(|key| !literals.contains(&key.as_str())) {
+            let is_there =
+                [format!("`{key}`"), format!("`{key}.")].iter().any(|text| document.contains(text));
+            assert!(is_there, "{key} is not in CONFIGURATION.md");
+        }
+    }
+}

@@ -85,6 +85,11 @@ pub fn all(retention: &Retention, backup_keep_days: u32) -> Vec<Stored> {
             Kept::Other("usage.retention_minutes past its storing, 15 by default"),
         ),
         data_plane(
+            &["set_aside"],
+            "usage events that ClickHouse can never store, and damaged parts of the spool: ids as numbers",
+            Kept::UntilRemoved,
+        ),
+        data_plane(
             &["tables"],
             "SHA-256 of keys, allowed aliases, upstreams",
             Kept::Other("until replaced; SHA-256 of revoked keys stays"),

@@ -84,3 +84,25 @@ fn a_secret_that_stands_in_the_file_is_refused_and_not_repeated() {
         assert!(!error.contains("hunter2") && error.lines().count() == 1, "{written}: {error}");
     }
 }
+
+#[test]
+fn every_key_is_in_the_document() {
+    /// Refused by name.
+    const LITERALS: [&str; 6] = ["secret", "value", "key", "api_key", "token", "password"];
+    let document = include_str!("../../../CONFIGURATION.md");
+    for section in ["", "http", "http.tls", "ops", "control", "limits", "usage", "credentials.NAME"] {
+        let (name, head) = match section {
+            "" => (String::new(), String::new()),
+            _ => (format!("{section}."), format!("[{section}]\n")),
+        };
+        let error = load(&format!("{head}zzz = 1\n")).err().unwrap();
+        let known = error.split("expected").nth(1).unwrap_or_else(|| panic!("{section}: {error}"));
+        let mut keys = known.split('`').skip(1).step_by(2).peekable();
+        assert!(keys.peek().is_some(), "{section}: {error}");
+        for key in keys.filter(|key| !LITERALS.contains(key)).map(|key| format!("{name}{key}")) {
+            let is_there =
+                [format!("`{key}`"), format!("`{key}.")].iter().any(|text| document.contains(text));
+            assert!(is_there, "{key} is not in CONFIGURATION.md");
+        }
+    }
+}
