@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::clickhouse::erasure::ErasedUsage;
@@ -71,13 +71,16 @@ pub struct Privacy {
     /// Who removes usage holds it from looking at the holds on, so that none is answered to be in force while
     /// something is removed that it holds; `Registry::remove_alone` is the same between control planes.
     removing: Mutex<()>,
+    /// An erasure could not be finished by who asked for it.
+    unfinished: Notify,
 }
 
 impl Privacy {
     /// Over these.
     #[must_use]
     pub fn new(registry: Arc<Registry>, hub: Arc<Hub>, ingest: Arc<Ingest>, retention: Retention) -> Self {
-        Self { registry, hub, ingest, retention, removing: Mutex::default() }
+        let (removing, unfinished) = (Mutex::default(), Notify::new());
+        Self { registry, hub, ingest, retention, removing, unfinished }
     }
 
     /// How long usage is kept.
@@ -111,6 +114,7 @@ impl Privacy {
                 () = stop.cancelled() => return,
                 // Another ClickHouse, or the same with what it had before.
                 () = store.changed() => {}
+                () = self.unfinished.notified() => {}
                 () = tokio::time::sleep(again) => {}
             }
         }
@@ -156,17 +160,19 @@ impl Privacy {
         self.ingest.forget_names();
         let receipt = self.hub.tell_revoked(erased.generation, erased.digests, cut_streams).await?;
         let rows = match self.erase_usage(&erased.due).await {
-            Ok(rows) => Some(rows),
+            Ok(rows) => {
+                if let Err(error) = self.finish_erasure(&erased.due).await {
+                    tracing::warn!(%error, "an erasure is not finished yet");
+                    self.unfinished.notify_one();
+                }
+                Some(rows)
+            }
             Err(error) => {
                 tracing::warn!(%error, "the usage of an erasure is not gone yet");
+                self.unfinished.notify_one();
                 None
             }
         };
-        if rows.is_some()
-            && let Err(error) = self.finish_erasure(&erased.due).await
-        {
-            tracing::warn!(%error, "an erasure is not finished yet");
-        }
         Ok(ErasedAll { due: erased.due, receipt, rows })
     }
 
@@ -189,7 +195,8 @@ impl Privacy {
                 Ok(_) => self.finish_erasure(&due).await,
                 Err(error) => Err(error),
             };
-            if matches!(finished, Err(PrivacyError::Store(StoreError::Away))) {
+            // It is the same for all of them.
+            if matches!(finished, Err(PrivacyError::Store(StoreError::Away) | PrivacyError::Storing)) {
                 return finished;
             }
             // What is held is as it should be: it must not hide what is not.
@@ -206,6 +213,9 @@ impl Privacy {
         let holds = self.registry.holds(false).await?;
         if let Some(hold) = holds.into_iter().find(|hold| due.gone.touches(&hold.subject)) {
             return Err(PrivacyError::Held(hold.subject));
+        }
+        if !self.ingest.usage().is_ready() {
+            return Err(StoreError::Away.into());
         }
         // What comes in behind its sums would go unsummed.
         if !due.is_done && !self.ingest.named_are_stored(STORED_WAIT_MAX).await {

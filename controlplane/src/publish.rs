@@ -2,15 +2,16 @@
 //!
 //! One task follows the registry's generations and hands each delta to the sessions, in order. What it hands
 //! on is read after the commit, so that a data plane never hears of what did not happen. A session has two
-//! queues: deltas, and the urgent ones that go ahead of them. One that does not keep up is closed: on coming
-//! back it gets what it missed.
+//! queues: deltas, and the urgent ones that go ahead of them. One that does not keep up, such as while it
+//! sends a snapshot, misses deltas, and reads what it missed from the registry.
 //!
 //! A node is connected to one control plane at a time; `confirmed` is how whoever hears of a node from
 //! elsewhere says how far it has come.
 //!
 //! Invariants:
 //!
-//!   * a session's deltas are contiguous from `published` at its attachment on
+//!   * a session's deltas are in order from `published` at its attachment on; where one is missing the next one
+//!     says so by where it begins
 //!   * a node has at most one session; a newer one replaces it
 //!   * a node stands in a receipt as confirmed only once it said so itself: for the revocation, or for its
 //!     generation
@@ -212,19 +213,20 @@ impl Hub {
     fn broadcast(&self, delta: &Arc<Delta>) {
         let mut state = self.state();
         state.published = delta.to;
-        state.sessions.retain(|_, session| {
-            let kept = session.deltas.try_send(delta.clone()).is_ok();
-            if !kept {
-                tracing::warn!(node = %session.node, "a data plane does not keep up, its session is closed");
-                session.closed.cancel();
-            }
-            kept
-        });
+        for session in state.sessions.values() {
+            // Who has no room for it finds a gap, and asks the registry.
+            let _ = session.deltas.try_send(delta.clone());
+        }
         drop(state);
         self.progress.send_replace(());
         if delta.nodes_changed {
             self.nodes_changed.send_replace(());
         }
+    }
+
+    /// The generation that was handed on last.
+    pub(crate) fn published(&self) -> Generation {
+        self.state().published
     }
 
     /// Takes in a session; what is committed from now on is in its queues.

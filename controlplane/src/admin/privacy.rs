@@ -72,7 +72,7 @@ pub(super) struct Erasure {
     pseudonym: String,
     /// How many ids went: its own, and those of what belonged to it.
     ids: usize,
-    /// `erased`, or `pending` while ClickHouse is away.
+    /// `erased`, or `pending` while ClickHouse is away or still gets what came before.
     usage: &'static str,
     /// How many rows of usage went.
     rows: Option<u64>,

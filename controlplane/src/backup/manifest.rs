@@ -154,9 +154,10 @@ pub fn prune(directory: &Path, older_than: Option<Timestamp>) -> Result<Vec<Foun
     let over: Vec<Found> =
         list(directory)?.into_iter().filter(|found| found.manifest.is_over(now, older_than)).collect();
     for found in &over {
-        // Without its manifest it is no backup any more, wherever a crash comes in between.
-        fs::remove_file(found.path.join(FILE)).map_err(at(&found.path))?;
-        fs::remove_dir_all(&found.path).map_err(at(&found.path))?;
+        // From here on it is no backup any more, and what a crash leaves of it goes with the next call.
+        let rest = directory.join(format!("{PARTIAL}{}", found.manifest.id));
+        fs::rename(&found.path, &rest).map_err(at(&found.path))?;
+        fs::remove_dir_all(&rest).map_err(at(&rest))?;
     }
     for entry in fs::read_dir(directory).map_err(at(directory))?.flatten() {
         let is_partial = entry.file_name().to_string_lossy().starts_with(PARTIAL);

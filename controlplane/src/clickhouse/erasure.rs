@@ -8,7 +8,10 @@
 //! derived meanwhile may bring hours back, and a batch that was on its way events: `erased_usage_left` finds
 //! them, and running it again removes them. What came in behind an erasure that was done is summed up batch
 //! by batch, each under a name that follows from its events, and no batch goes that was not summed: so what
-//! comes in between is left for the next time, and what was summed before a crash is not summed again.
+//! comes in between is left for the next time, and what was summed before a crash is not summed again. The
+//! first time all goes at once, without the batches' names, so nothing may come in between: this process
+//! waits for what it has named before (`ingest/under_way.rs`). What another control plane has named and
+//! brings just then goes unsummed.
 //!
 //! Rows are gone when this returns; the files that held them within some ten minutes, when ClickHouse drops
 //! what its mutations have replaced.

@@ -174,20 +174,18 @@ impl From<clickhouse::error::Error> for InsertError {
 }
 
 impl Client {
-    /// Stores a batch under its token; when it returns, events and ledger are on disk.
+    /// Stores a batch's events under a token; when it returns, ClickHouse has them on disk, or believes that
+    /// it had them before. `record_batch` comes next.
     ///
     /// # Errors
     /// [`InsertError::Unacknowledged`] when the same rows are to be sent again under the same token.
-    pub async fn insert_batch(&self, token: &str, rows: &[UsageRow<'_>]) -> Result<(), InsertError> {
-        let ledger = LedgerRow::of_rows(token, rows)?;
+    pub async fn insert_events(&self, token: &str, rows: &[UsageRow<'_>]) -> Result<(), InsertError> {
+        LedgerRow::of_rows(token, rows)?;
         let mut insert = self.insert_into::<UsageRow<'_>>("usage_events", token).await?;
         for row in rows {
             insert.write(row).await?;
         }
-        insert.end().await?;
-        // The events are stored by now. Were this taken for a refusal of them, they would be split, and
-        // stored again under other tokens.
-        self.write_ledger(&ledger).await.map_err(InsertError::Unacknowledged)
+        Ok(insert.end().await?)
     }
 
     async fn insert_into<T: Row>(

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{ClickHouseError, Client, DATABASE};
 
+/// How many names one question is about: its parameters go in a URL.
+const LOOKED_UP: usize = 1000;
+
 /// What a name is the name of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NameKind {
@@ -72,14 +75,17 @@ impl Client {
     /// # Errors
     /// When the server cannot be reached; to be tried again.
     pub async fn sync_names(&self, names: &[Name<'_>]) -> Result<usize, ClickHouseError> {
-        let stored: Vec<StoredName> = self
-            .query("SELECT toString(kind) AS kind, id, name FROM liutong.names FINAL")
-            .fetch_all()
-            .await?;
-        let stored: HashMap<(&str, &str), &str> =
-            stored.iter().map(|row| ((row.kind.as_str(), row.id.as_str()), row.name.as_str())).collect();
-        let differ = |name: &&Name<'_>| stored.get(&(name.kind.as_str(), name.id)) != Some(&name.name);
-        let changed: Vec<Name<'_>> = names.iter().filter(differ).copied().collect();
+        let mut changed = Vec::new();
+        for names in names.chunks(LOOKED_UP) {
+            let ids: Vec<&str> = names.iter().map(|name| name.id).collect();
+            let sql = "SELECT toString(kind) AS kind, id, name FROM liutong.names FINAL
+                 WHERE id IN {ids:Array(String)}";
+            let stored: Vec<StoredName> = self.query(sql).param("ids", &ids).fetch_all().await?;
+            let stored: HashMap<(&str, &str), &str> =
+                stored.iter().map(|row| ((row.kind.as_str(), row.id.as_str()), row.name.as_str())).collect();
+            let differ = |name: &&Name<'_>| stored.get(&(name.kind.as_str(), name.id)) != Some(&name.name);
+            changed.extend(names.iter().filter(differ));
+        }
         if !changed.is_empty() {
             self.insert_names(&changed).await?;
         }

@@ -122,21 +122,21 @@ impl UsageStore {
     ) -> Result<(), StoreError> {
         let client = self.connection()?.client;
         let rows: Vec<UsageRow<'_>> = rows.iter().map(|row| usage_row(batch, row)).collect();
-        client.insert_batch(token, &rows).await.map_err(insert_error)?;
-        if is_new || self.is_any_there(batch, &rows).await? {
-            return Ok(());
+        client.insert_events(token, &rows).await.map_err(insert_error)?;
+        if !is_new && !self.is_any_there(batch, &rows).await? {
+            // ClickHouse remembers the token, and lost the rows: that it took them says nothing.
+            let again = format!("{token}~");
+            tracing::warn!(
+                token,
+                "clickhouse knows a batch that it does not have; it is stored under another token"
+            );
+            client.insert_events(&again, &rows).await.map_err(insert_error)?;
+            if !self.is_any_there(batch, &rows).await? {
+                return Err(StoreError::Vanished(again));
+            }
         }
-        // ClickHouse remembers the token, and lost the rows: that it took them says nothing.
-        let again = format!("{token}~");
-        tracing::warn!(
-            token,
-            "clickhouse knows a batch that it does not have; it is stored under another token"
-        );
-        client.insert_batch(&again, &rows).await.map_err(insert_error)?;
-        match self.is_any_there(batch, &rows).await? {
-            true => Ok(()),
-            false => Err(StoreError::Vanished(again)),
-        }
+        // Only now, since what the ledger has is not asked for again.
+        client.record_batch(token, &rows).await.map_err(insert_error)
     }
 
     /// Whether a batch has at least as many rows as these, which went in together.

@@ -21,6 +21,8 @@ use crate::keys::Secret;
 const CONNECTIONS_MAX: u32 = 8;
 /// How long a call may wait for one of them.
 const ACQUIRE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a statement waits for SQLite's locks.
+const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 10000";
 
 /// Where a registry is.
 #[derive(Clone, Debug)]
@@ -162,9 +164,12 @@ impl Engine {
         let mut conn = pool.acquire().await?;
         match self {
             Self::Sqlite => {
+                // Where someone reads it gives up at once: it keeps all from writing while it waits.
+                conn.execute("PRAGMA busy_timeout = 0").await?;
+                let row = conn.fetch_one("PRAGMA wal_checkpoint(TRUNCATE)").await;
+                conn.execute(BUSY_TIMEOUT).await?;
                 // A row of three: whether it was busy, and how much there was and is done.
-                let row = conn.fetch_one("PRAGMA wal_checkpoint(TRUNCATE)").await?;
-                Ok(row.try_get::<i64, _>(0)? == 0)
+                Ok(row?.try_get::<i64, _>(0)? == 0)
             }
             Self::Postgres => {
                 for table in ["teams", "applications", "keys", "attributions", "audit", "answers"] {
@@ -180,7 +185,7 @@ impl Engine {
             Self::Sqlite => {
                 // In this order: the first change of the journal's mode may find the file in use.
                 for pragma in [
-                    "PRAGMA busy_timeout = 10000",
+                    BUSY_TIMEOUT,
                     "PRAGMA journal_mode = WAL",
                     "PRAGMA synchronous = FULL",
                     "PRAGMA foreign_keys = ON",

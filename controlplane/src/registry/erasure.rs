@@ -19,7 +19,7 @@ use wire::id::{Generation, KeyDigest};
 
 use super::act::{Act, Subject};
 use super::hold::{self, SubjectKind};
-use super::write::{Kind, Write, public_id};
+use super::write::{Kind, Write, next_id, public_id};
 use super::{Conn, Db, Registry, RegistryError, Result, Row, key, team};
 use crate::keys;
 
@@ -234,9 +234,8 @@ pub(super) async fn note(conn: &mut Conn, erasure: &Erasure) -> Result<()> {
     let same = sqlx::query::<Db>("SELECT id FROM erasures WHERE kind = $1 AND subject = $2");
     let same = same.bind(&erasure.kind).bind(&erasure.subject);
     if same.fetch_optional(&mut *conn).await?.is_none() {
-        let last = sqlx::query::<Db>("SELECT COALESCE(MAX(id), 0) AS last FROM erasures");
-        let last: i64 = last.fetch_one(&mut *conn).await?.try_get("last")?;
-        insert(conn, last + 1, erasure).await?;
+        let id = next_id(conn, "erasure").await?;
+        insert(conn, id, erasure).await?;
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ use super::{Conn, Db, Pool, RegistryError, Result, now_ms};
 use crate::keys;
 
 /// All migrations in order. One that has been released is never edited.
-const MIGRATIONS: &[&[&str]] = &[FIRST, NODES, TOMBSTONES, HOLDS, SERVED, ADMINS, ERASURES, AUDIT, ARCHIVED];
+const MIGRATIONS: &[&[&str]] =
+    &[FIRST, NODES, TOMBSTONES, HOLDS, SERVED, ADMINS, ERASURES, AUDIT, ARCHIVED, BILLED];
 
 /// Nodes have names, prove who they are, and can be removed for good.
 const NODES: &[&str] = &[
@@ -158,6 +159,13 @@ const ADMINS: &[&str] = &[
 const ARCHIVED: &[&str] = &[
     "ALTER TABLE teams ADD COLUMN archived_ms BIGINT",
     "ALTER TABLE applications ADD COLUMN archived_ms BIGINT",
+];
+
+/// What is erased is looked for in what is billed, key by key.
+const BILLED: &[&str] = &[
+    "CREATE INDEX attributions_by_team ON attributions (team)",
+    "CREATE INDEX attributions_by_application ON attributions (application)",
+    "CREATE INDEX attributions_by_key ON attributions (key_id)",
 ];
 
 /// Who changed what, and which calls were answered already.

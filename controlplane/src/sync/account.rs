@@ -62,7 +62,11 @@ pub(super) async fn serve(framed: Framed, hello: Hello, context: &Context) -> Re
                 attached.say(report);
             }
             Frame::Kept { spool, batches } => {
-                if let Some(missing) = missing(context, spool, &batches).await
+                let missing = tokio::select! {
+                    missing = missing(context, spool, &batches) => missing,
+                    gone = reader.closed(FRAME_BYTES_MAX) => return Err(gone.into()),
+                };
+                if let Some(missing) = missing
                     && !missing.is_empty()
                 {
                     tracing::warn!(node = %hello.node, %spool, batches = missing.len(),

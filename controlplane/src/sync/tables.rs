@@ -4,8 +4,12 @@
 //! fill from before the first read on, so nothing falls between the snapshot and the deltas after it.
 //! Revocations go ahead of whatever is being sent, also between the parts of a snapshot; as such a snapshot
 //! was read before them, it ends with the keys that they named as gone.
+//!
+//! A data plane says nothing while it takes a snapshot in, however long that takes on a slow line: then the
+//! parts that leave are its word.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TryRecvError;
 use wire::frame::{Frame, HEADER_BYTES, Hello, PART_CHANGES};
@@ -41,11 +45,12 @@ pub(super) async fn serve(framed: Framed, hello: Hello, hub: &Hub) -> Result<(),
     let known = held <= hub.registry().generation().await?;
     let attached = hub.attach(hello.node, if known { held } else { Generation(0) });
     let (session, closed) = (attached.session, attached.closed.clone());
-    let sender = Sender { hub, writer, attached, held: ours.then_some(held) };
+    let taken = Taken::default();
+    let sender = Sender { hub, writer, attached, held: ours.then_some(held), taken: &taken };
     let ended = tokio::select! {
         () = closed.cancelled() => Ok(()),
         ended = sender.run() => ended,
-        ended = receive(&mut reader, session, hub) => ended,
+        ended = receive(&mut reader, session, (hub, &taken)) => ended,
     };
     hub.detach(session);
     ended
@@ -70,10 +75,33 @@ async fn bury(reader: &mut FrameReader, node: NodeId, hub: &Hub) -> Result<(), S
     }
 }
 
-async fn receive(reader: &mut FrameReader, session: u64, hub: &Hub) -> Result<(), SessionError> {
+/// When the last part of a snapshot left.
+#[derive(Default)]
+struct Taken(Mutex<Option<Instant>>);
+
+impl Taken {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_recent(&self) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < SILENCE_MAX)
+    }
+}
+
+async fn receive(
+    reader: &mut FrameReader,
+    session: u64,
+    (hub, taken): (&Hub, &Taken),
+) -> Result<(), SessionError> {
     loop {
-        let frame = tokio::time::timeout(SILENCE_MAX, reader.read(FRAME_BYTES_MAX)).await;
-        match frame.map_err(|_| SessionError::Silent(SILENCE_MAX))?? {
+        let frame = match tokio::time::timeout(SILENCE_MAX, reader.read(FRAME_BYTES_MAX)).await {
+            Ok(frame) => frame?,
+            Err(_) if taken.is_recent() => continue,
+            Err(_) => return Err(SessionError::Silent(SILENCE_MAX)),
+        };
+        match frame {
             Frame::Applied { registry, generation, sum } if registry == hub.registry().id() => {
                 hub.applied(session, generation, sum);
             }
@@ -92,6 +120,7 @@ struct Sender<'h> {
     /// The generation that the data plane will stand at once it has applied what was sent; none before a
     /// snapshot.
     held: Option<Generation>,
+    taken: &'h Taken,
 }
 
 impl Sender<'_> {
@@ -131,7 +160,12 @@ impl Sender<'_> {
             Some(held) if delta.from <= held => {
                 let frame = Frame::Delta { from: held, to: delta.to, changes: delta.changes.clone() };
                 self.held = Some(delta.to);
-                Ok(self.writer.write(&frame).await?)
+                self.writer.write(&frame).await?;
+                // Those behind the last one in the queue may have found no room in it.
+                match self.attached.deltas.is_empty() && self.hub.published() > delta.to {
+                    true => self.catch_up().await,
+                    false => Ok(()),
+                }
             }
             _ => self.catch_up().await,
         }
@@ -169,6 +203,7 @@ impl Sender<'_> {
             // The database reads on while the data plane takes what it has read.
             let (written, read) = tokio::join!(self.writer.write(&frame), snapshot.next_part());
             written?;
+            self.taken.note();
             next = read?;
         }
         revoked.extend(self.urgent_first().await?);
@@ -183,15 +218,19 @@ impl Sender<'_> {
     }
 
     /// Waits for its turn to read a snapshot, and sends what is urgent meanwhile: the data plane may serve by
-    /// older tables.
+    /// older tables. A ping would tell it that these are current; that the two are there they say by a
+    /// revocation of nothing, which is answered.
     async fn begin_snapshot(&mut self) -> Result<Snapshot, SessionError> {
         let begun = self.hub.registry().snapshot();
         tokio::pin!(begun);
+        let mut words = tokio::time::interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
         loop {
-            tokio::select! {
+            let frame = tokio::select! {
                 snapshot = &mut begun => return Ok(snapshot?),
-                Some(frame) = self.attached.urgent.recv() => self.writer.write(&frame).await?,
-            }
+                Some(frame) = self.attached.urgent.recv() => frame,
+                _ = words.tick() => Frame::Revoke { revocation: 0, cut_streams: false, digests: Vec::new() },
+            };
+            self.writer.write(&frame).await?;
         }
     }
 

@@ -6,7 +6,7 @@ use controlplane::clickhouse::verify::Limit;
 use wire::id::{BootId, NodeId};
 use wire::report::{Ended, Numbers, Report};
 
-use super::support::{Random, batch, day_ago, start};
+use super::support::{Random, batch, day_ago, start, store};
 
 fn rows(spool: u64, number: u64, boot: u64, numbers: &[u64]) -> Vec<UsageRow<'static>> {
     let rows = batch(&mut Random(3), spool, number, day_ago(2), 24, numbers.len() as u64);
@@ -27,10 +27,7 @@ async fn gaps_and_doubles_are_found_by_number_also_after_retention_and_erasure()
         // By the next process, which found one of them anew.
         (2, 1, 1, vec![9, 10]),
     ] {
-        client
-            .insert_batch(&format!("{spool}:{number}"), &rows(spool, number, boot, &numbers))
-            .await
-            .unwrap();
+        store(&client, &format!("{spool}:{number}"), &rows(spool, number, boot, &numbers)).await.unwrap();
     }
     let id = BatchId { spool: Hex16::new(1), batch: 2, node: Hex16::new(1) };
     client.record_refused(id, (20_000, 2), vec![(Hex16::new(1), 7)]).await.unwrap();
@@ -74,7 +71,7 @@ async fn gaps_and_doubles_are_found_by_number_also_after_retention_and_erasure()
     assert_eq!(check("expired").await.gone, 12);
 
     // The same events under another token, as nobody of us does: more rows than the ledger has.
-    client.insert_batch("theirs", &rows(3, 1, 3, &[1])).await.unwrap();
+    store(&client, "theirs", &rows(3, 1, 3, &[1])).await.unwrap();
     client
         .execute("ALTER TABLE liutong.usage_events MODIFY SETTING non_replicated_deduplication_window = 0")
         .await

@@ -22,7 +22,9 @@ use controlplane::clickhouse::insert::{DAY_MS, Hex16, InsertError, UsageRow, Usa
 use controlplane::clickhouse::names::{Name, NameKind};
 use controlplane::clickhouse::usage_query::{Dimension, Interval, UsageQuery, UsageReport};
 
-use self::support::{HOUR_MS, RAW_DAYS, Random, TEAMS, batch, day_ago, eager, roll_up, send, shared, start};
+use self::support::{
+    HOUR_MS, RAW_DAYS, Random, TEAMS, batch, day_ago, eager, roll_up, send, shared, start, store,
+};
 
 #[tokio::test]
 async fn migrations_run_once_and_retention_can_change() {
@@ -81,11 +83,11 @@ async fn what_refuses_the_ledger_is_no_refusal_of_the_events() {
     let rows = batch(&mut Random(11), 0xa0, 1, day_ago(1), 24, 10);
     let refuse = "ALTER TABLE liutong.batches ADD CONSTRAINT nothing CHECK rows = 0";
     client.execute(refuse).await.unwrap();
-    let outcome = client.insert_batch("a", &rows).await;
+    let outcome = store(&client, "a", &rows).await;
     // Split in halves, the rows would be stored again under other tokens.
     assert!(matches!(&outcome, Err(InsertError::Unacknowledged(error)) if error.is_refusal()), "{outcome:?}");
     client.execute("ALTER TABLE liutong.batches DROP CONSTRAINT nothing").await.unwrap();
-    client.insert_batch("a", &rows).await.unwrap();
+    store(&client, "a", &rows).await.unwrap();
     assert_eq!(client.batch_present(Hex16::new(0xa0), 1).await.unwrap(), 10);
     assert_eq!(client.batch_recorded(Hex16::new(0xa0), 1).await.unwrap().rows, 10);
 }
@@ -128,11 +130,11 @@ async fn a_server_that_is_away_leaves_a_batch_unacknowledged() {
     let url = format!("http://{}", taken.local_addr().unwrap());
     drop(taken);
     let rows = batch(&mut Random(3), 0x30, 1, day_ago(1), 24, 1);
-    let away = Client::new(&url, "liutong", "secret-password").insert_batch("t", &rows).await;
+    let away = Client::new(&url, "liutong", "secret-password").insert_events("t", &rows).await;
     assert!(matches!(&away, Err(InsertError::Unacknowledged(_))), "{away:?}");
     let shared = shared();
     let refused =
-        Client::new(&shared.endpoint.url, "liutong", "secret-password").insert_batch("t", &rows).await;
+        Client::new(&shared.endpoint.url, "liutong", "secret-password").insert_events("t", &rows).await;
     let Err(InsertError::Unacknowledged(error)) = refused else { panic!("{refused:?}") };
     assert!(!error.to_string().contains("secret-password"));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use controlplane::clickhouse::Client;
 use controlplane::clickhouse::engine::{Endpoint, EngineHandle, EngineOptions};
-use controlplane::clickhouse::insert::{DAY_MS, Hex16, UsageRow, UsageSource};
+use controlplane::clickhouse::insert::{DAY_MS, Hex16, InsertError, UsageRow, UsageSource};
 use controlplane::clickhouse::rollup::{Rollup, RollupOptions};
 
 pub(crate) const HOUR_MS: i64 = 3_600_000;
@@ -129,7 +129,13 @@ pub(crate) fn batch(
 
 pub(crate) async fn send(client: &Client, rows: &[UsageRow<'_>]) {
     let token = format!("{}:{}", rows[0].spool_id.as_str(), rows[0].batch_seq);
-    client.insert_batch(&token, rows).await.unwrap();
+    store(client, &token, rows).await.unwrap();
+}
+
+/// Events, then their row of the ledger.
+pub(crate) async fn store(client: &Client, token: &str, rows: &[UsageRow<'_>]) -> Result<(), InsertError> {
+    client.insert_events(token, rows).await?;
+    client.record_batch(token, rows).await
 }
 
 pub(crate) async fn number(client: &Client, sql: &str) -> u64 {

@@ -42,15 +42,15 @@ async fn an_erasure_does_not_go_on_before_what_was_named_is_stored() {
     let retention = Retention { raw_days: 3650, hourly_days: None, daily_days: None };
     let privacy = Arc::new(Privacy::new(world.registry.clone(), hub, world.ingest.clone(), retention));
     world.proxy.add(Rule::next(u64::MAX, EVENTS, Fault::Refuse(252)));
+    let stop = CancellationToken::new();
+    let (looking, stopped) = (privacy.clone(), stop.clone());
+    let after = tokio::spawn(async move { looking.run(stopped).await });
     let on_its_way = world.send(1, false, &events(1, 11));
     until("the batch to be under way", async || world.proxy.faults_left() < u64::MAX).await;
     let erased = privacy.erase(&world.registry, (SubjectKind::Team, "demo"), false).await.unwrap();
     assert_eq!(erased.rows, None, "not yet");
     let sums = "SELECT toString(sum(requests)) FROM liutong.usage_erased";
     assert_eq!(one(&world.client, sums).await, "0");
-    let stop = CancellationToken::new();
-    let (looking, stopped) = (privacy.clone(), stop.clone());
-    let after = tokio::spawn(async move { looking.run(stopped).await });
     world.proxy.heal();
     assert!(on_its_way.await.unwrap().is_empty());
     until("the erasure to be done", async || one(&world.client, sums).await == "10").await;

@@ -201,3 +201,22 @@ async fn an_altered_table_delays_and_sets_nothing_aside() {
 fn counter(world: &World, name: &str) -> u64 {
     world.ingest.counters().each().find(|counter| counter.0 == name).unwrap().3
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_token_alone_is_remembered_is_stored_and_stands_in_the_ledger_once() {
+    let world = World::start().await;
+    assert!(world.stored(1, false, &events(1, 51)).await.is_empty());
+    // As after a disk that lied: ClickHouse knows that it had it, and has nothing of it.
+    for table in ["usage_events", "batches"] {
+        let lost = format!("ALTER TABLE liutong.{table} DELETE WHERE 1 SETTINGS mutations_sync = 2");
+        world.client.execute(&lost).await.unwrap();
+    }
+    assert_eq!(world.sums().await, [0, 0, 0, 0]);
+    for _ in 0..2 {
+        assert!(world.stored(1, true, &events(1, 51)).await.is_empty());
+        assert_eq!(world.sums().await, [50, 50, 50, 0]);
+    }
+    let ledger = one(&world.client, "SELECT toString(groupArray(token)) FROM liutong.batches FINAL").await;
+    assert_eq!(ledger, "['0000000000000005:1']");
+    world.stop().await;
+}

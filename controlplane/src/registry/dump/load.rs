@@ -133,6 +133,8 @@ async fn load(engine: Engine, tx: &mut Tx, input: &mut (dyn BufRead + Send)) -> 
     let known = tables(engine, tx).await?;
     let rows = Loader { known, line: 1 }.load(tx, input).await?;
     schema::run(engine, tx, head.schema, schema::known()).await?;
+    // Usage comes from the same backup, and was read before the registry was.
+    execute(tx, "UPDATE erasures SET done_ms = NULL".to_owned()).await?;
     let registry_id = renew(tx, &head).await?;
     // The audit trail has no gaps, and nobody else knows its numbers.
     execute(tx, format!("UPDATE counters SET last = last + {NUMBERS_SKIPPED} WHERE name <> 'audit'")).await?;

@@ -215,8 +215,41 @@ async fn what_was_erased_after_a_backup_is_erased_again_when_it_is_restored() {
         assert_eq!(again_erased.len(), 1);
         assert_eq!(again_erased[0].subjects[0], erased.due.subject);
         assert!(again_erased[0].organization_id.starts_with("org_"));
+        again.erase(SubjectKind::Team, "demo").await.expect("its number is free");
         again.close().await;
     }
+}
+
+#[tokio::test]
+async fn an_erasure_that_was_done_before_a_backup_is_looked_after_again_once_that_is_restored() {
+    let registry = two_teams().await;
+    let erased = registry.erase(SubjectKind::Team, "Marchbanks").await.unwrap();
+    registry.erasure_done(erased.due.id).await.unwrap();
+    let later = now_ms() + 1000;
+    assert_eq!(registry.erasures_due(later).await.unwrap(), []);
+    let backup = dump(&registry).await;
+    registry.close().await;
+    load::restore(&registry.place, &mut BufReader::new(backup.as_bytes())).await.unwrap();
+    let again = Registry::open(&registry.place).await.unwrap();
+    let due = again.erasures_due(later).await.unwrap();
+    assert_eq!(due, [erased.due], "usage of the same backup was read while it was being erased");
+    again.close().await;
+}
+
+#[tokio::test]
+async fn scrubbing_beside_a_reader_gives_up_at_once_and_keeps_nobody_from_writing() {
+    let registry = two_teams().await;
+    if registry.is_shared() {
+        return; // PostgreSQL scrubs beside readers.
+    }
+    let mut reader = registry.read().await.unwrap();
+    generation_of(&mut reader).await.unwrap();
+    registry.erase(SubjectKind::Team, "Marchbanks").await.unwrap();
+    let began = std::time::Instant::now();
+    assert!(!registry.scrub().await.unwrap());
+    registry.create_key(new_key()).await.unwrap();
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "it would have waited for ten");
+    drop(reader);
 }
 
 #[tokio::test]
