@@ -23,6 +23,9 @@ const CONNECTIONS_MAX: u32 = 8;
 const ACQUIRE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a statement waits for SQLite's locks.
 const BUSY_TIMEOUT: &str = "PRAGMA busy_timeout = 10000";
+/// At how many pages of 4 KiB a commit itself brings SQLite's journal into the file, which takes some ten
+/// milliseconds. `keep_journal_short` does it long before.
+const JOURNAL_PAGES_MAX: &str = "PRAGMA wal_autocheckpoint = 16384";
 
 /// Where a registry is.
 #[derive(Clone, Debug)]
@@ -180,6 +183,15 @@ impl Engine {
         }
     }
 
+    /// Brings what SQLite's journal holds into the file, as far as no reader is in the way; keeps nobody from
+    /// reading or writing meanwhile.
+    pub(super) async fn checkpoint(self, pool: &Pool) -> sqlx::Result<()> {
+        if self == Self::Sqlite {
+            pool.acquire().await?.execute("PRAGMA wal_checkpoint(PASSIVE)").await?;
+        }
+        Ok(())
+    }
+
     async fn prepare(self, conn: &mut Conn) -> sqlx::Result<()> {
         match self {
             Self::Sqlite => {
@@ -187,6 +199,7 @@ impl Engine {
                 for pragma in [
                     BUSY_TIMEOUT,
                     "PRAGMA journal_mode = WAL",
+                    JOURNAL_PAGES_MAX,
                     "PRAGMA synchronous = FULL",
                     "PRAGMA foreign_keys = ON",
                     // What is erased is not to be found in free pages.

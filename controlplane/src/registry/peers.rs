@@ -31,6 +31,8 @@ pub const DIGESTS_MAX: usize = 100;
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 const CHANNEL: &str = "liutong";
+/// How long after a change a file's journal is brought into it.
+const JOURNAL_AFTER: Duration = Duration::from_millis(100);
 
 /// What one control plane tells the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +117,18 @@ impl Registry {
         }
     }
 
+    /// Some time after each change, so that no change waits for it.
+    async fn keep_journal_short(&self) {
+        let mut changed = self.subscribe();
+        while changed.changed().await.is_ok() {
+            tokio::time::sleep(JOURNAL_AFTER).await;
+            changed.mark_unchanged();
+            if let Err(error) = self.engine.checkpoint(&self.pool).await {
+                tracing::warn!(%error, "the registry's journal grows");
+            }
+        }
+    }
+
     /// Whether other control planes may be on this registry.
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -127,9 +141,16 @@ impl Registry {
         self.words.subscribe()
     }
 
-    /// Follows the other control planes until it is told to stop.
+    /// Follows the other control planes until it is told to stop. On a file there is none, and its journal is
+    /// kept short.
     pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let Place::Postgres(url) = &*self.place else { return stop.cancelled().await };
+        let Place::Postgres(url) = &*self.place else {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.keep_journal_short() => {}
+            }
+            return;
+        };
         loop {
             let followed = async {
                 let mut listener = PgListener::connect(url.reveal()).await?;

@@ -335,3 +335,25 @@ async fn names_that_could_mislead_are_refused() {
     assert!(registry.set_model("m", &twice).await.is_err());
     assert!(registry.set_model("m", &[]).await.is_err());
 }
+
+#[tokio::test]
+async fn what_is_changed_comes_out_of_a_files_journal_without_a_change_that_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("registry.db");
+    let registry = std::sync::Arc::new(Registry::open(&file).await.unwrap());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let following = tokio::spawn(registry.clone().follow(stop.clone()));
+    let is_there = || std::fs::read(&file).unwrap().windows(10).any(|text| text == b"Marchbanks");
+    // Far fewer changes than fill the journal.
+    for number in 0..400 {
+        let new = NewOrganization { name: format!("Marchbanks {number}"), ..Default::default() };
+        registry.create_organization(new).await.unwrap();
+        if is_there() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(is_there());
+    stop.cancel();
+    following.await.unwrap();
+}
