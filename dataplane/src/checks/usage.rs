@@ -70,6 +70,6 @@ fn count(value: &Value) -> Option<u32> {
     if let Some(whole) = value.as_u64() {
         return u32::try_from(whole).ok();
     }
-    // Printed without an exponent, a whole number has no point.
-    value.as_f64().filter(|number| *number >= 0.0)?.to_string().parse().ok()
+    // Printed without an exponent, a whole number has no point; -0 is 0.
+    value.as_f64().filter(|number| *number >= 0.0)?.abs().to_string().parse().ok()
 }
