@@ -10,8 +10,8 @@
 //!
 //! Invariants:
 //!
-//!   * a session's deltas are in order from `published` at its attachment on; where one is missing the next one
-//!     says so by where it begins
+//!   * a session's deltas are in order from `published` at its attachment on; where one is missing the next
+//!     one says so by where it begins
 //!   * a node has at most one session; a newer one replaces it
 //!   * a node stands in a receipt as confirmed only once it said so itself: for the revocation, or for its
 //!     generation

@@ -162,7 +162,7 @@ impl Client {
     /// When it is not known to be written.
     pub async fn record_batch(&self, token: &str, rows: &[UsageRow<'_>]) -> Result<(), InsertError> {
         let row = LedgerRow::of_rows(token, rows)?;
-        // Were this taken for a refusal of the events, they would be split, and stored again under other tokens.
+        // Taken for a refusal of the events it would have them split, and stored again under other tokens.
         self.write_ledger(&row).await.map_err(InsertError::Unacknowledged)
     }
 

@@ -92,8 +92,8 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
 }
 
-/// Lets all else go first, from this thread on and those that it starts: what stands for another machine would
-/// not take the processors of this one.
+/// Lets all else go first, from this thread on and those that it starts: what stands for another machine
+/// would not take the processors of this one.
 pub(crate) fn stand_elsewhere() {
     rustix::process::nice(10).unwrap();
 }
