@@ -84,11 +84,7 @@ pub fn all(retention: &Retention, backup_keep_days: u32) -> Vec<Stored> {
             "usage on its way",
             Kept::Other("usage.retention_minutes past its storing, 15 by default"),
         ),
-        data_plane(
-            &["set_aside"],
-            "usage events that ClickHouse can never store, and damaged parts of the spool: ids as numbers",
-            Kept::UntilRemoved,
-        ),
+        data_plane(&["set_aside"], "usage that can never be stored, or read", Kept::UntilRemoved),
         data_plane(
             &["tables"],
             "SHA-256 of keys, allowed aliases, upstreams",
