@@ -165,11 +165,13 @@ impl Hub {
 }
 
 impl State {
-    /// Those that other control planes serve are waited for, too.
+    /// Those that other control planes serve are waited for, too, and who has come from there since.
     fn expect(&mut self, numbers: &[u64], elsewhere: &[NodeId]) {
+        let here = self.sessions.values().map(|session| session.node);
+        let expected: Vec<NodeId> = here.chain(elsewhere.iter().copied()).collect();
         for number in numbers {
             if let Some(waiting) = self.revocations.get_mut(number) {
-                waiting.asked.extend(elsewhere);
+                waiting.asked.extend(&expected);
             }
         }
         // What they had come to before they were looked for.
