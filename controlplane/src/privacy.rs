@@ -208,18 +208,18 @@ impl Privacy {
     }
 
     async fn erase_usage(&self, due: &Due) -> Result<u64, PrivacyError> {
+        if !self.ingest.usage().is_ready() {
+            return Err(StoreError::Away.into());
+        }
+        // What comes in behind its sums would go unsummed. Waited for before anybody else has to wait.
+        if !due.is_done && !self.ingest.named_are_stored(STORED_WAIT_MAX).await {
+            return Err(PrivacyError::Storing);
+        }
         let _removing = self.removing.lock().await;
         let _alone = self.registry.remove_alone().await?;
         let holds = self.registry.holds(false).await?;
         if let Some(hold) = holds.into_iter().find(|hold| due.gone.touches(&hold.subject)) {
             return Err(PrivacyError::Held(hold.subject));
-        }
-        if !self.ingest.usage().is_ready() {
-            return Err(StoreError::Away.into());
-        }
-        // What comes in behind its sums would go unsummed.
-        if !due.is_done && !self.ingest.named_are_stored(STORED_WAIT_MAX).await {
-            return Err(PrivacyError::Storing);
         }
         let erased = ErasedUsage {
             column: due.kind.column(),

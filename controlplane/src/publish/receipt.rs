@@ -204,3 +204,21 @@ impl State {
         confirmed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_come_here_since_a_revocation_left_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(crate::registry::place(dir.path())).await.unwrap();
+        let hub = Hub::new(registry.into()).await.unwrap();
+        let number = hub.send_revoke(Generation(99), Vec::new(), false);
+        let _moved = hub.attach(NodeId(2), Generation(1));
+        hub.state().expect(&[number], &[]);
+        assert!(!hub.state().is_complete(&[number]));
+        hub.confirmed(NodeId(2), Generation(99));
+        assert!(hub.state().is_complete(&[number]));
+    }
+}

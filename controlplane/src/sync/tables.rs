@@ -45,7 +45,7 @@ pub(super) async fn serve(framed: Framed, hello: Hello, hub: &Hub) -> Result<(),
     let known = held <= hub.registry().generation().await?;
     let attached = hub.attach(hello.node, if known { held } else { Generation(0) });
     let (session, closed) = (attached.session, attached.closed.clone());
-    let taken = Taken::default();
+    let taken = Taken::within(SILENCE_MAX);
     let sender = Sender { hub, writer, attached, held: ours.then_some(held), taken: &taken };
     let ended = tokio::select! {
         () = closed.cancelled() => Ok(()),
@@ -76,17 +76,24 @@ async fn bury(reader: &mut FrameReader, node: NodeId, hub: &Hub) -> Result<(), S
 }
 
 /// When the last part of a snapshot left.
-#[derive(Default)]
-struct Taken(Mutex<Option<Instant>>);
+struct Taken {
+    last: Mutex<Option<Instant>>,
+    /// How long a data plane may be silent, and a part under way.
+    silence_max: Duration,
+}
 
 impl Taken {
+    fn within(silence_max: Duration) -> Self {
+        Self { last: Mutex::default(), silence_max }
+    }
+
     fn note(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn is_recent(&self) -> bool {
-        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|at| at.elapsed() < SILENCE_MAX)
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < self.silence_max)
     }
 }
 
@@ -96,10 +103,10 @@ async fn receive(
     (hub, taken): (&Hub, &Taken),
 ) -> Result<(), SessionError> {
     loop {
-        let frame = match tokio::time::timeout(SILENCE_MAX, reader.read(FRAME_BYTES_MAX)).await {
+        let frame = match tokio::time::timeout(taken.silence_max, reader.read(FRAME_BYTES_MAX)).await {
             Ok(frame) => frame?,
             Err(_) if taken.is_recent() => continue,
-            Err(_) => return Err(SessionError::Silent(SILENCE_MAX)),
+            Err(_) => return Err(SessionError::Silent(taken.silence_max)),
         };
         match frame {
             Frame::Applied { registry, generation, sum } if registry == hub.registry().id() => {
@@ -248,5 +255,38 @@ impl Sender<'_> {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return Ok(revoked),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::registry::{self, Registry};
+
+    #[tokio::test]
+    async fn a_data_plane_is_not_silent_as_long_as_parts_of_a_snapshot_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(registry::place(dir.path())).await.unwrap();
+        let hub = Hub::new(registry.into()).await.unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut framed = Framed::new(ours);
+        let taken = Taken::within(Duration::from_secs(1));
+        let began = Instant::now();
+        let parts = async {
+            while began.elapsed() < Duration::from_secs(3) {
+                taken.note();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = parts => {}
+            ended = receive(&mut framed.reader, 1, (&hub, &taken)) => {
+                assert!(matches!(ended, Err(SessionError::Silent(_))), "{ended:?}");
+            }
+        }
+        assert!(began.elapsed() >= Duration::from_secs(3), "it was given up amid the snapshot");
     }
 }
