@@ -260,10 +260,48 @@ impl Sender<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::net::UnixStream;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::registry::organization::NewOrganization;
     use crate::registry::{self, Registry};
+
+    #[tokio::test]
+    async fn what_found_no_room_behind_the_last_delta_of_the_queue_is_sent_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Arc::new(Registry::open(registry::place(dir.path())).await.unwrap());
+        let hub = Arc::new(Hub::new(registry.clone()).await.unwrap());
+        let (publisher, stop) = (hub.clone(), CancellationToken::new());
+        let stopping = stop.clone();
+        let publishing = tokio::spawn(async move { publisher.run(stopping).await });
+        let held = registry.generation().await.unwrap();
+        let mut attached = hub.attach(NodeId(2), held);
+        let (mut first, mut last) = (None, held);
+        for name in ["one", "two"] {
+            let new = NewOrganization { name: name.to_owned(), ..Default::default() };
+            registry.create_organization(new).await.unwrap();
+            let delta = attached.deltas.recv().await.unwrap();
+            last = delta.to;
+            first.get_or_insert(delta);
+        }
+        // The queue is empty, and had no room for the second.
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (writer, taken) = (Framed::new(ours).writer, Taken::within(SILENCE_MAX));
+        let mut sender = Sender { hub: &hub, writer, attached, held: Some(held), taken: &taken };
+        sender.delta(&first.unwrap()).await.unwrap();
+        drop(sender);
+        let (mut at, mut theirs) = (held, Framed::new(theirs));
+        while let Ok(Frame::Delta { from, to, .. }) = theirs.read(FRAME_BYTES_MAX).await {
+            assert_eq!(from, at);
+            at = to;
+        }
+        assert_eq!(at, last);
+        stop.cancel();
+        publishing.await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_data_plane_is_not_silent_as_long_as_parts_of_a_snapshot_leave() {

@@ -45,6 +45,8 @@ async fn an_erasure_does_not_go_on_before_what_was_named_is_stored() {
     let stop = CancellationToken::new();
     let (looking, stopped) = (privacy.clone(), stop.clone());
     let after = tokio::spawn(async move { looking.run(stopped).await });
+    // It looks twice, at its start and at the first connection, at each of four tables; then it sleeps.
+    until("two looks", async || world.proxy.seen("engine_full") >= 8).await;
     let on_its_way = world.send(1, false, &events(1, 11));
     until("the batch to be under way", async || world.proxy.faults_left() < u64::MAX).await;
     let erased = privacy.erase(&world.registry, (SubjectKind::Team, "demo"), false).await.unwrap();
