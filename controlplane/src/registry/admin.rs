@@ -4,7 +4,8 @@
 //! end. A role holds for the installation, an organization or a team. Only owners make administrators, none
 //! of them beyond their own scope.
 //!
-//! Invariant: from the first one on there is always an owner of the whole installation.
+//! Invariant: no call revokes or demotes the last owner of the whole installation, or cuts its end short. It may
+//! expire all the same, or be revoked as a restore is made good; a new bootstrap key is the way back.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -76,6 +77,13 @@ pub struct Admin {
     #[serde(rename = "revoked_at", serialize_with = "show::at_if")]
     #[schemars(with = "Option<show::Rfc3339>")]
     pub revoked_ms: Option<i64>,
+}
+
+impl Admin {
+    /// Whether it owns the whole installation, now.
+    fn is_owner_of_all(&self) -> bool {
+        self.role == Role::Owner && self.scope == Scope::Installation && self.status == AdminStatus::Active
+    }
 }
 
 impl Subject for Admin {
@@ -345,14 +353,9 @@ impl Write<'_> {
         Ok(found)
     }
 
-    /// Commits a change of an administrator, unless no owner would be left.
+    /// Commits a change of an administrator, unless it takes the last owner away.
     async fn finish(mut self, found: &Admin, hidden: Option<&str>) -> Result<Admin> {
-        let now_ms = self.now_ms;
-        let owner = sqlx::query::<Db>(
-            "SELECT id FROM admins WHERE role = 'owner' AND scope_kind = 'installation' AND revoked_ms IS NULL
-                 AND (expires_ms IS NULL OR expires_ms > $1) LIMIT 1",
-        );
-        if owner.bind(now_ms).fetch_optional(self.conn()).await?.is_none() {
+        if found.is_owner_of_all() && !self.has_owner().await? {
             let message =
                 format!("{} is the last owner of the installation: make another one first", found.id);
             return Err(RegistryError::Conflict(message));
@@ -363,6 +366,16 @@ impl Write<'_> {
         hidden.into_iter().for_each(|member| self.hides(member));
         self.commit().await?;
         Ok(changed)
+    }
+
+    /// Whether the installation has an owner whose credential holds.
+    async fn has_owner(&mut self) -> Result<bool> {
+        let now_ms = self.now_ms;
+        let owner = sqlx::query::<Db>(
+            "SELECT id FROM admins WHERE role = 'owner' AND scope_kind = 'installation' AND revoked_ms IS NULL
+                 AND (expires_ms IS NULL OR expires_ms > $1) LIMIT 1",
+        );
+        Ok(owner.bind(now_ms).fetch_optional(self.conn()).await?.is_some())
     }
 }
 

@@ -61,6 +61,21 @@ async fn the_last_owner_stays() {
 }
 
 #[tokio::test]
+async fn where_no_owner_is_left_others_can_be_revoked_all_the_same() {
+    let server = server().await;
+    server.demo().await;
+    let (_, of_demo) = admin(&server, "demo's", "owner", Some(("organization", "demo"))).await;
+    let (leaked, _) = admin(&server, "leaked", "finance", Some(("team", "demo"))).await;
+    let own = server.get("/administrators/me").await["id"].as_str().unwrap().to_owned();
+    server.registry.age_admin(&own).await;
+    for (call, expected) in [("rotate", 201), ("revoke", 200)] {
+        let path = format!("/administrators/{leaked}/{call}");
+        let (status, answer) = server.call_as(&of_demo, "POST", &path, json!({})).await;
+        assert_eq!(status, expected, "{call} {answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_owner_of_an_organization_makes_administrators_of_it_and_of_its_teams_alone() {
     let server = server().await;
     server.demo().await;
