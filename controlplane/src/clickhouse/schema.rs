@@ -63,6 +63,11 @@ impl Client {
             )
             .fetch_all()
             .await?;
+        if self.has_constraint().await? {
+            return Ok(Some(
+                "a constraint was added to it, which refuses what this version writes".to_owned(),
+            ));
+        }
         let expected = || NUMBERS.iter().chain(&REST);
         for (name, kind) in expected() {
             match columns.iter().find(|column| column.name == *name) {
@@ -77,5 +82,17 @@ impl Client {
             }
         }
         Ok(None)
+    }
+
+    /// Whether somebody says what rows may be: this version says nothing of that.
+    async fn has_constraint(&self) -> Result<bool, ClickHouseError> {
+        let count: u64 = self
+            .query(
+                "SELECT count() FROM system.tables WHERE database = 'liutong' AND name = 'usage_events'
+                 AND match(create_table_query, '\\\\bCONSTRAINT\\\\b')",
+            )
+            .fetch_one()
+            .await?;
+        Ok(count > 0)
     }
 }
