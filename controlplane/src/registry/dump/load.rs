@@ -1,14 +1,17 @@
 //! Putting a backup in the place of a registry, in one transaction.
 //!
 //! A restored registry is another history: it gets a new id, so that data planes take all of it anew. Its
-//! audit trail goes on with a record of the restore, which says where the replaced trail ended. Three things
-//! of the registry that it replaces stay, since a backup must not undo them:
+//! audit trail goes on with a record of the restore, which says where the replaced trail ended. What the
+//! registry that it replaces says of these stays, since a backup must not undo it:
 //!
 //!   * keys and administrators' credentials that are revoked: their digests go into `tombstones`
+//!   * ends of keys, where they are nearer than in the backup
+//!   * data planes that were removed, or enrolled anew: their former certificates stay refused
 //!   * what was erased: `erasures`
 //!   * legal holds: `legal_holds`
 //!
-//! Whoever opens the registry next applies the first two; see `tombstone` and `erasure`.
+//! Whoever opens the registry next applies tombstones and erasures; see there. Tokens for enrolling are not
+//! restored: nobody knows which of them are used up.
 //!
 //! Numbers that were given after the backup may be on their way still: usage events on the disks of data
 //! planes carry them. So the counters go on well above where the backup left them.
@@ -55,6 +58,10 @@ struct Kept {
     trail: Option<TrailEnd>,
     /// Digests.
     revoked: Vec<Vec<u8>>,
+    /// Digests, and when the keys end.
+    ends: Vec<(Vec<u8>, i64)>,
+    /// Nodes, whether each is enrolled, and the number of its last enrolment.
+    nodes: Vec<(String, i64, i64)>,
     /// Kind, subject, when, and the text that belongs to it; for each of `LISTS`.
     lists: [Vec<(String, String, i64, String)>; 2],
 }
@@ -133,6 +140,7 @@ async fn load(engine: Engine, tx: &mut Tx, input: &mut (dyn BufRead + Send)) -> 
     let known = tables(engine, tx).await?;
     let rows = Loader { known, line: 1 }.load(tx, input).await?;
     schema::run(engine, tx, head.schema, schema::known()).await?;
+    execute(tx, "DELETE FROM enrolments".to_owned()).await?;
     // Usage comes from the same backup, and was read before the registry was.
     execute(tx, "UPDATE erasures SET done_ms = NULL".to_owned()).await?;
     let registry_id = renew(tx, &head).await?;
@@ -262,6 +270,16 @@ impl Kept {
                 }
             }
         }
+        if has("keys") {
+            kept.read_ends(conn).await?;
+        }
+        // Nodes are numbered since there are tokens.
+        if has("enrolments") {
+            let nodes = sqlx::query::<Db>("SELECT node, enrolled, enrolment FROM nodes");
+            for row in nodes.fetch_all(&mut *conn).await? {
+                kept.nodes.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+            }
+        }
         for (list, rows) in LISTS.iter().zip(&mut kept.lists).filter(|(list, _)| has(list.table)) {
             let List { table, when, text, only, .. } = list;
             let query =
@@ -273,9 +291,31 @@ impl Kept {
         Ok(kept)
     }
 
+    async fn read_ends(&mut self, conn: &mut Conn) -> Result<()> {
+        let ending = "SELECT digest, expires_ms, retiring_until_ms FROM keys
+            WHERE expires_ms IS NOT NULL OR retiring_until_ms IS NOT NULL";
+        for row in sqlx::query::<Db>(ending).fetch_all(conn).await? {
+            let ends: [Option<i64>; 2] = [row.try_get("expires_ms")?, row.try_get("retiring_until_ms")?];
+            let end = ends.into_iter().flatten().min();
+            self.ends.extend(end.map(|end| Ok::<_, sqlx::Error>((row.try_get("digest")?, end))).transpose()?);
+        }
+        Ok(())
+    }
+
     async fn write(self, conn: &mut Conn) -> Result<()> {
         for digest in self.revoked {
             tombstone::insert(conn, &digest, now_ms()).await?;
+        }
+        for (digest, end) in self.ends {
+            let nearer = "UPDATE keys SET expires_ms = $1
+                WHERE digest = $2 AND (expires_ms IS NULL OR expires_ms > $1)";
+            sqlx::query::<Db>(nearer).bind(end).bind(digest).execute(&mut *conn).await?;
+        }
+        for (node, enrolled, enrolment) in self.nodes {
+            let later = "UPDATE nodes SET enrolled = CASE WHEN $1 = 0 THEN 0 ELSE enrolled END,
+                enrolment = CASE WHEN enrolment < $2 THEN $2 ELSE enrolment END WHERE node = $3";
+            let later = sqlx::query::<Db>(later).bind(enrolled).bind(enrolment);
+            later.bind(node).execute(&mut *conn).await?;
         }
         for (list, rows) in LISTS.iter().zip(self.lists).filter(|(_, rows)| !rows.is_empty()) {
             let List { table, when, text, only, counter } = list;

@@ -101,6 +101,48 @@ async fn what_was_revoked_after_the_backup_stays_revoked() {
 }
 
 #[tokio::test]
+async fn what_was_shut_out_or_cut_short_after_the_backup_stays_so() {
+    let registry = demo().await;
+    let enrolled = async |node: u64| {
+        let (token, _) = registry.create_enrolment(&format!("host {node}"), 60_000).await.unwrap();
+        assert!(registry.enrol(token.reveal().as_bytes(), NodeId(node)).await.unwrap().is_some());
+    };
+    for node in [7, 8, 9] {
+        enrolled(node).await;
+    }
+    let used = registry.create_enrolment("a fourth", 60_000).await.unwrap().0;
+    let [rotated, shortened, kept] = [(); 3].map(|()| registry.create_key(new_key()));
+    let (rotated, shortened, kept) =
+        (rotated.await.unwrap().0, shortened.await.unwrap().0, kept.await.unwrap().0);
+    let backup = dump(&registry).await;
+    registry.remove_node(&NodeId(7).to_string()).await.unwrap();
+    registry.remove_node(&NodeId(8).to_string()).await.unwrap();
+    enrolled(8).await;
+    registry.enrol(used.reveal().as_bytes(), NodeId(10)).await.unwrap().unwrap();
+    let soon_ms = now_ms() + 1000;
+    let ends = [
+        (&rotated, KeyPatch { retiring_until_ms: Some(Some(1)), ..KeyPatch::default() }),
+        (&shortened, KeyPatch { expires_ms: Some(Some(soon_ms)), ..KeyPatch::default() }),
+    ];
+    for (key, patch) in ends {
+        registry.update_key(&key.id, patch).await.unwrap();
+    }
+    registry.close().await;
+    restore(&registry.place, &backup).await.unwrap();
+    let again = Registry::open(&registry.place).await.unwrap();
+    let enrolments = [7, 8, 9].map(|node| again.enrolment(NodeId(node)));
+    let [removed, anew, stayed] = enrolments;
+    assert_eq!(
+        (removed.await.unwrap(), anew.await.unwrap(), stayed.await.unwrap()),
+        (None, Some(2), Some(1))
+    );
+    assert_eq!(again.enrol(used.reveal().as_bytes(), NodeId(11)).await.unwrap(), None, "a used token");
+    assert_eq!(again.key(&rotated.id).await.unwrap().status, KeyStatus::Expired);
+    assert_eq!(again.key(&shortened.id).await.unwrap().expires_ms, Some(soon_ms));
+    assert_eq!(again.key(&kept.id).await.unwrap().expires_ms, None);
+}
+
+#[tokio::test]
 async fn a_key_that_a_data_plane_has_seen_revoked_does_not_live_again() {
     let registry = demo().await;
     let (key, secret, _) = registry.create_key(new_key()).await.unwrap();
