@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ApiError;
 use super::input::{Nothing, parse_time};
 use super::route::{Answer, Call};
+use crate::clickhouse::retention::Retention;
 use crate::clickhouse::usage_query::{Dimension, Interval, StoredEvent, UsageQuery, UsageSum};
 use crate::registry::admin::Admin;
 use crate::registry::role::Scope;
@@ -120,7 +121,30 @@ async fn question(call: &Call, params: UsageParams) -> Result<UsageQuery, ApiErr
         }
         filters.push((dimension, values));
     }
-    Ok(UsageQuery { from_ms, to_ms, interval, group_by, filters })
+    let query = UsageQuery { from_ms, to_ms, interval, group_by, filters };
+    check_kept(&query, *call.api.privacy.retention(), Timestamp::now().as_millisecond())?;
+    Ok(query)
+}
+
+/// Refuses a span whose beginning has expired where it is read from, while coarser sums still have it: a sum
+/// of what is left would look like all.
+fn check_kept(query: &UsageQuery, retention: Retention, now_ms: i64) -> Result<(), ApiError> {
+    let (days, what, instead) = if query.is_of_single_events() {
+        (Some(retention.raw_days), "single events", "whole hours (UTC)")
+    } else if query.is_of_hours() {
+        (retention.hourly_days, "sums by hour", "whole days (UTC), by day or month")
+    } else {
+        return Ok(());
+    };
+    let Some(days) = days else { return Ok(()) };
+    // A day goes as a whole: the oldest that is there for certain.
+    let oldest_ms = (now_ms.div_euclid(DAY_MS) + 1 - i64::from(days)) * DAY_MS;
+    if query.from_ms >= oldest_ms {
+        return Ok(());
+    }
+    Err(ApiError::Invalid(format!(
+        "from: {what} are kept for {days} days; for what is older ask for {instead}"
+    )))
 }
 
 /// Usage events carry ids where people may give names.
@@ -178,4 +202,28 @@ pub(super) async fn request(call: Call, _: Nothing) -> Answer<Exchange> {
         return Err(missing());
     }
     Ok(Exchange { id, event }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_that_has_expired_where_it_is_read_from_is_refused() {
+        const HOUR_MS: i64 = DAY_MS / 24;
+        let now_ms = 20_000 * DAY_MS + 5 * HOUR_MS;
+        let days_ago = |days: i64| (20_000 - days) * DAY_MS;
+        let retention = Retention { raw_days: 7, hourly_days: Some(30), daily_days: None };
+        let kept = |from_ms: i64, to_ms: i64, interval| {
+            let query = UsageQuery { from_ms, to_ms, interval, group_by: vec![], filters: vec![] };
+            check_kept(&query, retention, now_ms).is_ok()
+        };
+        let tomorrow = days_ago(-1);
+        assert!(kept(days_ago(6), now_ms + 1, None), "the oldest day of single events");
+        assert!(!kept(days_ago(6) - 1, tomorrow, None), "the rest of the day before has gone");
+        assert!(kept(days_ago(29), now_ms, None), "the oldest day of hours");
+        assert!(!kept(days_ago(29) - HOUR_MS, tomorrow, None));
+        assert!(!kept(days_ago(30), tomorrow, Some(Interval::Hour)));
+        assert!(kept(days_ago(3000), tomorrow, Some(Interval::Month)), "days are kept for good");
+    }
 }

@@ -3,6 +3,7 @@
 //! The administrator's key comes from where a profile or the environment says that it is, goes into one
 //! header, and nowhere else: not through a proxy, not behind a redirect, not into an error.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -24,6 +25,8 @@ pub(crate) struct Admin {
     base: Url,
     /// Changes are checked and not made.
     dry_run: bool,
+    /// Whether it was said that they are not made.
+    told_dry: Cell<bool>,
 }
 
 /// What a request is about: shown in errors ("revoking key key_17").
@@ -63,7 +66,7 @@ impl Admin {
             .user_agent(concat!("liutong/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| CliError::Unreachable { url: base.to_string(), reason: reason(&error) })?;
-        Ok(Self { http, base, dry_run: false })
+        Ok(Self { http, base, dry_run: false, told_dry: Cell::default() })
     }
 
     /// Gets one thing.
@@ -152,7 +155,8 @@ impl Admin {
         mut url: Url,
         body: Option<&Value>,
     ) -> Result<Value, CliError> {
-        if self.dry_run && method != Method::GET {
+        let is_tried = self.dry_run && method != Method::GET;
+        if is_tried {
             url.query_pairs_mut().append_pair("dry_run", "true");
         }
         let unreachable = |error: &reqwest::Error| CliError::Unreachable {
@@ -169,6 +173,9 @@ impl Admin {
         let bytes = answer.bytes().await.map_err(|error| unreachable(&error))?;
         if !status.is_success() {
             return Err(CliError::Refused { action, status: status.as_u16(), text: problem(&bytes) });
+        }
+        if is_tried && !self.told_dry.replace(true) {
+            eprintln!("liutong: dry run: all was checked, nothing was changed");
         }
         if bytes.is_empty() {
             return Ok(Value::Null);

@@ -76,7 +76,7 @@ pub(super) enum AdministratorCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct AdministratorCreate {
-    /// Its name, unique
+    /// Its name; commands take the id where several have the same
     name: String,
     /// What it may do
     #[arg(long, value_enum)]

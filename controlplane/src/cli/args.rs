@@ -212,7 +212,7 @@ pub(super) enum TeamCommand {
     /// Makes a team
     #[command(after_help = "Example:\n  liutong team create research --organization acme --cost-centre 4711")]
     Create {
-        /// Its name, unique
+        /// Its name, unique in its organization
         name: String,
         /// The organization it belongs to, by name or id
         #[arg(long)]
@@ -253,7 +253,7 @@ pub(super) enum ApplicationCommand {
     /// Makes an application
     #[command(after_help = APPLICATION_EXAMPLES)]
     Create {
-        /// Its name, unique
+        /// Its name, unique in its team
         name: String,
         /// The team it belongs to, by name or id
         #[arg(long)]

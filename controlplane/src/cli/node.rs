@@ -20,7 +20,7 @@ pub(super) async fn run(admin: &Admin, out: &Output, command: NodeCommand) -> Re
                 body["expires_in_seconds"] = json!(when.seconds_from_now("--expires-at")?);
             }
             let made = admin.post(format!("enrolling {name}"), &["nodes", "enroll"], &body).await?;
-            if out.format() != Format::Table {
+            if out.format() != Format::Table || admin.is_dry() {
                 return out.one(&made);
             }
             // The token alone, to be piped to where it is used.

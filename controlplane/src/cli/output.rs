@@ -184,7 +184,15 @@ fn shown(value: &Value) -> String {
         Value::Array(items) if items.is_empty() => "(none)".to_owned(),
         _ => flat(value),
     };
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    visible(&text)
+}
+
+/// A text without what would move the cursor, or turn the direction of what is written behind it.
+pub(in crate::cli) fn visible(text: &str) -> String {
+    let is_turn =
+        |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let seen = |c: char| if c.is_control() || is_turn(c) { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(seen).collect()
 }
 
 /// The text of a value: what it says, without quotes; a list's items separated by commas.
@@ -206,11 +214,21 @@ fn csv(rows: &[Value], columns: &[&str]) -> Result<String, CliError> {
         writer.write_record(columns).map_err(stdout)?;
     }
     for row in rows {
-        let record = columns.iter().map(|column| row.get(column).map(flat).unwrap_or_default());
+        let record = columns.iter().map(|column| row.get(column).map(csv_cell).unwrap_or_default());
         writer.write_record(record).map_err(stdout)?;
     }
     let bytes = writer.into_inner().map_err(|error| CliError::Stdout { source: error.into_error() })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A cell of a file that people open with a spreadsheet: a text that it would take for a formula has an
+/// apostrophe before it.
+fn csv_cell(value: &Value) -> String {
+    let text = flat(value);
+    match value {
+        Value::String(_) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
+        _ => text,
+    }
 }
 
 #[cfg(test)]
@@ -226,6 +244,13 @@ mod tests {
         assert!(table.contains("x,y") && !table.contains('7') && !table.contains("absent"), "{table}");
         let csv = csv(&rows, &all(&rows, &columns)).unwrap();
         assert_eq!(csv, "id,name,models,tokens\n1,a,,7\n2,b,\"x,y\",\n");
+    }
+
+    #[test]
+    fn what_administrators_called_things_is_no_formula_and_turns_no_line() {
+        let rows = [json!({"name": "=HYPERLINK(\"x\")", "tokens": -7})];
+        assert_eq!(csv(&rows, &["name", "tokens"]).unwrap(), "name,tokens\n\"'=HYPERLINK(\"\"x\"\")\",-7\n");
+        assert_eq!(visible("a\u{1b}]0;b\u{7}\u{202e}c"), "a\u{fffd}]0;b\u{fffd}\u{fffd}c");
     }
 
     #[test]

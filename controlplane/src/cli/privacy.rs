@@ -134,7 +134,7 @@ pub(super) async fn hold(admin: &Admin, out: &Output, command: HoldCommand) -> R
             ];
             let body = Value::Object(super::registry::body(named));
             let hold = admin.post("adding a hold".to_owned(), &["holds"], &body).await?;
-            warn_of_force(&hold);
+            warn_of_force(admin, &hold);
             out.one(&hold)
         }
         HoldCommand::List { released } => {
@@ -144,7 +144,7 @@ pub(super) async fn hold(admin: &Admin, out: &Output, command: HoldCommand) -> R
         }
         HoldCommand::Release { hold } => {
             let released = admin.delete(format!("releasing hold {hold}"), &["holds", &hold], &[]).await?;
-            warn_of_force(&released);
+            warn_of_force(admin, &released);
             out.one(&released)
         }
     }
@@ -178,8 +178,8 @@ async fn export(admin: &Admin, (kind, name): (&str, &str), to: Option<&Path>) ->
     }
 }
 
-fn warn_of_force(hold: &Value) {
-    if hold["in_force"] == false {
+fn warn_of_force(admin: &Admin, hold: &Value) {
+    if hold["in_force"] == false && !admin.is_dry() {
         eprintln!(
             "liutong: warning: ClickHouse is away and does not heed it yet; it will once the control plane \
              reaches it"
@@ -206,8 +206,11 @@ pub(super) async fn privacy(admin: &Admin, out: &Output, command: PrivacyCommand
             let body = json!({kind: name, "cut_streams": cut_streams});
             let erased = admin.post(format!("erasing {kind} {name}"), &["privacy", "erase"], &body).await?;
             warn_of_pending(&erased);
-            if erased["usage"] == "pending" {
-                eprintln!("liutong: warning: ClickHouse is away; its usage goes once it is back");
+            if erased["usage"] == "pending" && !admin.is_dry() {
+                eprintln!(
+                    "liutong: warning: its usage is not gone yet: ClickHouse is away, or usage is on its way \
+                     there; it goes by itself"
+                );
             }
             out.one(&erased)
         }

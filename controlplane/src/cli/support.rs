@@ -94,7 +94,8 @@ async fn collect(places: &Places, admin: impl Fn() -> Result<Admin, CliError>) -
         parts.push(part(format!("{name}.toml"), redact::config(&plane.config)));
     }
     parts.push(part("doctor.json", pretty(&Value::Array(doctor::rows(places, admin()).await))));
-    parts.push(part("nodes.json", nodes(admin()).await));
+    let (nodes, node_names) = nodes(admin()).await;
+    parts.push(part("nodes.json", nodes));
     parts.extend(doctor::metrics(&installation).await.into_iter().map(|(name, text)| part(name, text)));
     parts.push(part("tables.json", doctor::table_sizes(&installation).await));
     parts.push(part("files.txt", sizes(&installation)));
@@ -104,8 +105,8 @@ async fn collect(places: &Places, admin: impl Fn() -> Result<Admin, CliError>) -
         eprintln!("liutong: warning: not looked for in what was collected: {one}");
     }
     parts.push(part("secrets.txt", not_looked_for(&missing)));
-    let names = planes(&installation).flat_map(|(_, plane)| redact::names(&plane.config)).collect();
-    let scrubber = Scrubber::new(secrets, names);
+    let named = planes(&installation).flat_map(|(_, plane)| redact::names(&plane.config));
+    let scrubber = Scrubber::new(secrets, named.chain(node_names).collect());
     for part in &mut parts {
         part.text = scrubber.scrub(&part.text);
     }
@@ -141,12 +142,25 @@ fn versions() -> Value {
     })
 }
 
-async fn nodes(admin: Result<Admin, CliError>) -> String {
+/// The data planes without their names, which are those of hosts; and the names.
+async fn nodes(admin: Result<Admin, CliError>) -> (String, Vec<String>) {
     let listed = match admin {
         Ok(admin) => admin.list("listing nodes".to_owned(), &["nodes"], &[]).await,
         Err(error) => Err(error),
     };
-    listed.map_or_else(|error| format!("(not to be had: {error})\n"), |rows| pretty(&Value::Array(rows)))
+    match listed {
+        Ok(rows) => without_names(rows),
+        Err(error) => (format!("(not to be had: {error})\n"), Vec::new()),
+    }
+}
+
+fn without_names(mut rows: Vec<Value>) -> (String, Vec<String>) {
+    let name = |row: &mut Value| match row["name"].take() {
+        Value::String(name) if !name.is_empty() => Some(name),
+        _ => None,
+    };
+    let names = rows.iter_mut().filter_map(name).collect();
+    (pretty(&Value::Array(rows)), names)
 }
 
 /// The secrets that the configurations name, so that their text can be found wherever it stands, whoever may

@@ -52,8 +52,9 @@ pub(super) async fn report(admin: &Admin, out: &Output, args: &UsageArgs) -> Res
     out.list(rows, &columns)
 }
 
+/// The time of a flag; a span leads back to the beginning of a day or an hour.
 pub(super) fn time(flag: &str, when: Option<When>, now: Timestamp) -> Result<Option<String>, CliError> {
-    when.map(|when| when.back_from(now))
+    when.map(|when| when.whole_back_from(now))
         .transpose()
         .map_err(|error| CliError::Usage(format!("{flag}: {error}")))
 }

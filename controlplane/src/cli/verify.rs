@@ -19,7 +19,7 @@ pub(super) async fn run(admin: &Admin, out: &Output) -> Result<(), CliError> {
         Format::Csv => out.list(found["nodes"].as_array().map_or(&[], Vec::as_slice), &[])?,
     }
     match found["verdict"].as_str() {
-        Some("complete" | "under_way") => Ok(()),
+        Some("complete" | "under_way" | "elsewhere") => Ok(()),
         verdict => Err(CliError::Unaccounted {
             verdict: verdict.unwrap_or("unknown").to_owned(),
             lost: number(&found, "lost"),
@@ -41,7 +41,8 @@ fn told(found: &Value) -> String {
     let (rows, gone) = (number(found, "rows_held"), number(found, "rows_gone"));
     line(&mut text, "Single events in ClickHouse", rows);
     if gone > 0 {
-        line(&mut text, "  expired or erased since, kept in sums", gone);
+        line(&mut text, "  in the ledger and no longer there as rows", gone);
+        line(&mut text, "    nor in any sum: lost in ClickHouse", number(found, "rows_lost"));
     }
     for batch in found["batches_with_surplus_rows"].as_array().into_iter().flatten() {
         let _ = writeln!(text, "  more rows than were sent: batch {}", batch.as_str().unwrap_or_default());
@@ -51,7 +52,11 @@ fn told(found: &Value) -> String {
 }
 
 fn tell_node(text: &mut String, node: &Value) {
-    let connected = if node["connected"] == true { "" } else { " (not connected)" };
+    let connected = match (&node["connected"], &node["elsewhere"]) {
+        (_, Value::Bool(true)) => " (served by another control plane)",
+        (Value::Bool(true), _) => "",
+        _ => " (not connected)",
+    };
     let _ = writeln!(text, "Data plane {}{connected}", node["node"].as_str().unwrap_or_default());
     let as_of = node["reported_at"].as_str();
     let _ = writeln!(text, "  {:<50}{:>26}", "As of", as_of.unwrap_or("what is stored; it was not heard"));
@@ -61,7 +66,7 @@ fn tell_node(text: &mut String, node: &Value) {
     line(text, "      stored in ClickHouse", number(node, "stored"));
     line(text, "      on the data plane's disk, to be stored", number(node, "pending"));
     line(text, "      set aside, can never be stored", number(node, "set_aside"));
-    line(text, "      not heard of: the data plane is away", number(node, "unheard"));
+    line(text, "      not heard of, here", number(node, "unheard"));
     line(text, "      lost", number(node, "lost"));
     line(text, "  Stored more than once", number(node, "doubled"));
     if number(node, "newer") > 0 {
@@ -119,6 +124,11 @@ fn conclusion(found: &Value) -> String {
         }
         Some("unheard") => {
             "Nothing is known to be lost. A data plane that still has events is not connected: start it.".to_owned()
+        }
+        Some("elsewhere") => {
+            "Nothing is known to be lost. A data plane that still has events is served by another control plane: \
+             ask that one, too."
+                .to_owned()
         }
         Some("doubled") => format!("DOUBLED: {} events are stored more than once.", number(found, "doubled")),
         _ => format!("LOST: {} events were admitted and are nowhere.", number(found, "lost")),

@@ -9,6 +9,9 @@ use jiff::{Span, Timestamp, civil};
 
 use super::CliError;
 
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
 /// A point in time, or a span from now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
@@ -46,6 +49,16 @@ impl When {
     /// The time in RFC 3339; a span counts back from `now`.
     pub(super) fn back_from(self, now: Timestamp) -> Result<String, jiff::Error> {
         self.resolve(now, |zoned, span| zoned.checked_sub(span))
+    }
+
+    /// The same for reports, which are read from sums by hour and day: a span of days begins with the day
+    /// (UTC) that it leads to, any other with the hour.
+    pub(super) fn whole_back_from(self, now: Timestamp) -> Result<String, jiff::Error> {
+        let Self::Span(span) = self else { return self.back_from(now) };
+        let has_time = [span.get_hours().into(), span.get_minutes(), span.get_seconds()] != [0; 3];
+        let unit_ms = if has_time { HOUR_MS } else { DAY_MS };
+        let at = now.to_zoned_datetime(TimeZone::UTC).checked_sub(span)?.timestamp().as_millisecond();
+        Ok(Timestamp::from_millisecond(at - at.rem_euclid(unit_ms))?.to_string())
     }
 
     /// The time in RFC 3339; a span counts forward from `now`.
@@ -92,6 +105,20 @@ mod tests {
             let when: When = text.parse().unwrap();
             assert_eq!(when.back_from(now).unwrap(), back, "{text}");
             assert_eq!(when.forward_from(now).unwrap(), forward, "{text}");
+        }
+    }
+
+    #[test]
+    fn reports_begin_with_a_whole_day_or_hour() {
+        let now: Timestamp = "2026-11-23T12:34:56.789Z".parse().unwrap();
+        for (text, from) in [
+            ("7d", "2026-11-16T00:00:00Z"),
+            ("1mo", "2026-10-23T00:00:00Z"),
+            ("24h", "2026-11-22T12:00:00Z"),
+            ("1d 30m", "2026-11-22T12:00:00Z"),
+            ("2026-11-01T08:00:01Z", "2026-11-01T08:00:01Z"),
+        ] {
+            assert_eq!(text.parse::<When>().unwrap().whole_back_from(now).unwrap(), from, "{text}");
         }
     }
 

@@ -115,6 +115,21 @@ pub struct UsageQuery {
     pub filters: Vec<(Dimension, Vec<String>)>,
 }
 
+impl UsageQuery {
+    /// Whether it is answered from single events, which expire before their sums do: its span does not begin
+    /// and end on the hour.
+    #[must_use]
+    pub fn is_of_single_events(&self) -> bool {
+        source(self) == RAW
+    }
+
+    /// Whether it is answered from sums by hour, which may expire before those by day do.
+    #[must_use]
+    pub fn is_of_hours(&self) -> bool {
+        source(self) == HOURS
+    }
+}
+
 /// Where a report is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Source {

@@ -127,9 +127,10 @@ pub(in crate::cli) fn warn_of_pending(receipt: &Value) {
     }
 }
 
-/// One row for each data plane: which it is, whether it confirmed, and how long that took.
+/// One row for each data plane: which it is, whether it confirmed, and how long that took. One without a data
+/// plane where none was asked.
 fn show(out: &Output, receipt: &Value) -> Result<(), CliError> {
-    let row = |node: Option<&Value>, confirmed: bool| {
+    let row = |node: Option<&Value>, confirmed: Option<bool>| {
         let mut row = json!({"node": node.map_or(Value::Null, |node| node["node"].clone())});
         for name in ["id", "revoked", "status"] {
             if let Some(value) = receipt.get(name) {
@@ -142,11 +143,12 @@ fn show(out: &Output, receipt: &Value) -> Result<(), CliError> {
         }
         row
     };
-    let confirmed = items(receipt, "nodes").map(|node| row(Some(node), true));
-    let pending = items(receipt, "pending").map(|node| row(Some(node), false));
+    let confirmed = items(receipt, "nodes").map(|node| row(Some(node), Some(true)));
+    let pending = items(receipt, "pending").map(|node| row(Some(node), Some(false)));
     let mut rows: Vec<Value> = confirmed.chain(pending).collect();
     if rows.is_empty() {
-        rows.push(row(None, true));
+        // Nobody was asked.
+        rows.push(row(None, None));
     }
     out.list(&rows, &COLUMNS)
 }

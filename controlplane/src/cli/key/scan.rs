@@ -15,7 +15,7 @@ use wire::id::KeyDigest;
 use wire::key_format::{self, ADMIN_KEY_BYTES, DISPLAY_BYTES, KEY_BYTES};
 
 use crate::cli::CliError;
-use crate::cli::output::{Format, Output, print};
+use crate::cli::output::{Format, Output, print, visible};
 use crate::cli::progress::Progress;
 use crate::keys;
 
@@ -116,7 +116,7 @@ pub(in crate::cli) fn run(out: &Output, options: &ScanArgs) -> Result<(), CliErr
             count += 1;
             if out.format() == Format::Table {
                 // At once: a long scan shows what it has.
-                let line = format!("{name}:{}: {}\n", found.line, found.prefix);
+                let line = format!("{}:{}: {}\n", visible(&name), found.line, found.prefix);
                 written = std::mem::replace(&mut written, Ok(())).and_then(|()| print(&line));
             } else {
                 rows.push(row(&name, &found));
