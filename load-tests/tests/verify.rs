@@ -76,8 +76,14 @@ fn every_exchange_is_accounted_for_across_kills_and_a_loss_is_seen() {
     assert_eq!(status, 0, "{text}");
     assert!(text.ends_with("Every admitted exchange is stored once or set aside.\n"), "{text}");
 
-    // Retention takes every row: the ledger still accounts for them.
+    // Every row goes before anything was made of them: ClickHouse has lost what it had acknowledged.
     tamper(&system, "TRUNCATE TABLE liutong.usage_events");
+    let found = until_verdict(&system, "lost", sent);
+    assert_eq!((&found["rows_lost"], &found["lost"]), (&sent.into(), &sent.into()), "{found}");
+    // Or they are in the sums of their day, as when retention takes them: the ledger still accounts for them.
+    let insert = "INSERT INTO liutong.usage_daily_rollup (day, requests)
+        SELECT day, sum(rows) FROM liutong.batches FINAL GROUP BY day";
+    tamper(&system, insert);
     let found = until_verdict(&system, "complete", sent);
     assert_eq!((&found["rows_gone"], &found["stored"]), (&sent.into(), &sent.into()));
 

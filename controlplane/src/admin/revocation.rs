@@ -206,7 +206,12 @@ pub(super) async fn rotate(call: Call, _: Nothing, body: RotateBody) -> Answer<S
         let receipt = match old {
             Old::Revoked => {
                 let digests = vec![rotation.digest];
-                Some(hub.tell_revoked(rotation.generation, digests, cut_streams).await?)
+                // It is done, and the secret is here alone: an error now must not take it along.
+                let told = hub.tell_revoked(rotation.generation, digests, cut_streams).await;
+                told.inspect_err(|error| {
+                    tracing::warn!(key = rotation.old.id, %error, "which data planes refuse it is not known");
+                })
+                .ok()
             }
             Old::Retires(_) => None,
         };

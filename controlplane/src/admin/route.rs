@@ -33,6 +33,7 @@ pub(super) const DRY_RUN: &str = "dry_run";
 /// Says in an answer that nothing was changed.
 const DRY_RUN_HEADER: &str = "dry-run";
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const ORGANIZATION: &str = "openai-organization";
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Says in an answer that it was given before.
 const REPLAYED_HEADER: &str = "idempotency-replayed";
@@ -230,9 +231,11 @@ impl Route {
         let body = if self.is_change() { read(body).await? } else { Bytes::new() };
         let mut act = self.act(&admin, &mut params, &head.headers)?;
         act.idempotency = self.idempotency(&head, &body)?;
+        let organization = self.organization(&head.headers)?;
+        if let Some(wanted) = &organization {
+            act.scope = api.registry.acting(act.clone()).scope_within(wanted).await?;
+        }
         let registry = api.registry.acting(act);
-        let organization = head.headers.get("openai-organization").and_then(|value| value.to_str().ok());
-        let organization = organization.map(str::to_owned);
         let call = Call { registry: registry.clone(), api, admin, path: names(path)?, organization };
         let about = call.name().to_owned();
         match (self.run)(call, params, body).await {
@@ -274,11 +277,27 @@ impl Route {
         }
     }
 
+    /// The organization that a call in OpenAI's form names: what is elsewhere is not there for it.
+    fn organization(&self, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+        let named = headers.get(ORGANIZATION).filter(|_| self.surface == Surface::OpenAi);
+        let text = |value: &HeaderValue| match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(ApiError::Invalid("OpenAI-Organization: an id or a name, in UTF-8".to_owned())),
+        };
+        named.map(text).transpose()
+    }
+
     /// How a call that makes something is known again, where its client asks for that.
     fn idempotency(&self, head: &Parts, body: &[u8]) -> Result<Option<Idempotency>, ApiError> {
-        let Some(key) = head.headers.get(IDEMPOTENCY_KEY).filter(|_| self.is_making()) else {
+        let Some(key) = head.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+        if self.surface == Surface::OpenAi && self.is_change() {
+            // What is kept is an answer in our own form; to take no notice would make a thing twice.
+            let instead = format!("calls below {OPENAI_PREFIX} do not take it; those below {PREFIX} do");
+            return Err(ApiError::Invalid(format!("Idempotency-Key: {instead}")));
+        }
+        if !self.is_making() {
             return Ok(None);
-        };
+        }
         let key = key.as_bytes();
         if !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) || !key.iter().all(u8::is_ascii_graphic) {
             let allowed = format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible characters of ASCII");

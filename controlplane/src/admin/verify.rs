@@ -6,6 +6,9 @@
 //! on its way; more than that is lost. (What is stored in between makes the difference smaller: while traffic
 //! flows a loss may show only once it has settled.) What a verdict is as of is `reported_at`, and what came
 //! later and is there already is counted as `newer`.
+//!
+//! Where several control planes share a registry each hears the reports of the data planes that it serves, and
+//! judges those; of others it says `elsewhere`.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +26,8 @@ use crate::ingest::store::Evidence;
 #[derive(Debug, Default)]
 struct Account {
     said: Option<Said>,
+    /// Another control plane serves it, and hears its reports.
+    is_elsewhere: bool,
     admitted: u64,
     stored: u64,
     set_aside: u64,
@@ -40,8 +45,16 @@ struct Account {
 pub(super) async fn verify(call: Call, _: Nothing) -> Answer<Value> {
     let said: BTreeMap<NodeId, Said> = call.api.accounts.all().into_iter().collect();
     let limits = limits(&said);
-    let evidence = call.api.store.evidence(&limits).await?;
-    Ok(judge(said, &limits, &evidence).into())
+    let evidence = call.api.store.evidence(&limits, first_day(call.api.privacy.retention().raw_days)).await?;
+    let elsewhere = call.api.registry.served_elsewhere().await?;
+    let elsewhere: Vec<NodeId> = elsewhere.into_iter().map(|one| one.node).collect();
+    Ok(judge((said, &elsewhere), &limits, &evidence).into())
+}
+
+/// The oldest day whose single events are there for certain, in days since 1970.
+fn first_day(raw_days: u32) -> u16 {
+    let today = jiff::Timestamp::now().as_second() / (24 * 60 * 60);
+    u16::try_from(today + 1 - i64::from(raw_days)).unwrap_or(0)
 }
 
 /// The numbers that the data planes had given out when they reported.
@@ -54,13 +67,20 @@ fn limits(said: &BTreeMap<NodeId, Said>) -> Vec<Limit> {
     running.filter(|one| one.ended == Ended::Runs).flat_map(|one| of(one.boot, &one.workers)).collect()
 }
 
-fn judge(said: BTreeMap<NodeId, Said>, limits: &[Limit], evidence: &Evidence) -> Value {
+fn judge(
+    (said, elsewhere): (BTreeMap<NodeId, Said>, &[NodeId]),
+    limits: &[Limit],
+    evidence: &Evidence,
+) -> Value {
     let mut accounts: BTreeMap<String, Account> = BTreeMap::new();
     // The whole is no newer than the oldest of its parts.
     let connected = said.values().filter(|said| said.is_connected);
     let as_of = connected.min_by_key(|said| said.report.at_ms).and_then(reported_at);
     for (node, said) in said {
         accounts.entry(node.to_string()).or_default().said = Some(said);
+    }
+    for node in elsewhere {
+        accounts.entry(node.to_string()).or_default().is_elsewhere = true;
     }
     let boots = all_boots(&accounts, &evidence.boots);
     for boot in boots.values() {
@@ -76,16 +96,21 @@ fn judge(said: BTreeMap<NodeId, Said>, limits: &[Limit], evidence: &Evidence) ->
     let nodes: Vec<Value> = accounts.iter().map(|(node, account)| account.show(node)).collect();
     let count = |field: &str| nodes.iter().filter_map(|node| node[field].as_u64()).sum::<u64>();
     let verdicts: Vec<&str> = nodes.iter().filter_map(|node| node["verdict"].as_str()).collect();
-    let surplus = evidence.held.surplus;
-    let order = ["lost", "doubled", "unheard", "under_way"];
-    let worst = order.into_iter().find(|one| verdicts.contains(one) || (*one == "doubled" && surplus > 0));
+    let (surplus, unsummed) = (evidence.held.surplus, evidence.unsummed);
+    let order = ["lost", "doubled", "unheard", "elsewhere", "under_way"];
+    let is_so = |one: &&str| match *one {
+        "lost" if unsummed > 0 => true,
+        "doubled" if surplus > 0 => true,
+        one => verdicts.contains(&one),
+    };
+    let worst = order.into_iter().find(is_so);
     json!({
         "object": "usage_verification",
         "verdict": worst.unwrap_or("complete"), "as_of": as_of, "newer": count("newer"),
         "admitted": count("admitted"), "stored": count("stored"), "in_flight": count("in_flight"),
-        "pending": count("pending"), "set_aside": count("set_aside"), "lost": count("lost"),
+        "pending": count("pending"), "set_aside": count("set_aside"), "lost": count("lost") + unsummed,
         "maybe_lost": count("maybe_lost"), "doubled": count("doubled") + surplus,
-        "rows_held": evidence.held.rows, "rows_gone": evidence.held.gone,
+        "rows_held": evidence.held.rows, "rows_gone": evidence.held.gone, "rows_lost": unsummed,
         "batches_with_surplus_rows": evidence.held.surplus_batches,
         "nodes": nodes,
     })
@@ -165,6 +190,7 @@ impl Account {
         let verdict = match () {
             () if lost > 0 => "lost",
             () if self.doubled > 0 => "doubled",
+            () if unheard > 0 && self.is_elsewhere => "elsewhere",
             () if unheard > 0 => "unheard",
             () if missing > 0 => "under_way",
             () => "complete",
@@ -172,7 +198,8 @@ impl Account {
         let in_flight = if is_heard { totals.in_flight.min(missing - lost) } else { 0 };
         json!({
             "object": "node_usage", "node": node, "verdict": verdict,
-            "connected": is_heard, "reported_at": self.said.as_ref().and_then(reported_at), "newer": self.newer,
+            "connected": is_heard || self.is_elsewhere, "elsewhere": self.is_elsewhere && !is_heard,
+            "reported_at": self.said.as_ref().and_then(reported_at), "newer": self.newer,
             "admitted": self.admitted, "in_flight": in_flight,
             "appended": self.admitted - in_flight,
             "stored": self.stored,

@@ -4,10 +4,13 @@
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 use wire::id::{BootId, NodeId};
-use wire::report::Report;
+use wire::report::{Ended, Report};
 
 use super::client::{ClickHouseError, Client, DATABASE};
 use super::insert::{Hex16, with_times};
+
+/// The version of a row about a process that ended: 2200-01-01, later than any clock.
+const ENDED_MS: i64 = 7_258_118_400_000;
 
 /// How many faults are named of each kind.
 pub const NAMED_MAX: u64 = 20;
@@ -89,12 +92,18 @@ pub struct Spool {
 pub struct Held {
     /// Events that are there as rows.
     pub rows: u64,
-    /// Events of the ledger that are not: expired or erased.
+    /// Events of the ledger that are not: expired, erased or lost.
     pub gone: u64,
     /// Rows beyond what the ledger has of their batches.
     pub surplus: u64,
     /// Batches with such rows, as `spool:batch`, some of them.
     pub surplus_batches: Vec<String>,
+}
+
+#[derive(Row, Deserialize)]
+struct DayCount {
+    day: u16,
+    count: u64,
 }
 
 #[derive(Row, Serialize)]
@@ -122,9 +131,12 @@ impl Client {
             let row = BootRow {
                 node: Hex16::new(node.0),
                 boot: Hex16::new(one.boot.0),
-                // What ended stays so, whoever reports a process as running afterwards.
-                reported_at: i64::try_from(report.at_ms).unwrap_or(0)
-                    + if one.ended as u8 == 0 { 0 } else { 1 },
+                // What ended stays so, whoever reports a process as running afterwards or before, and
+                // whatever the data plane's clock said then.
+                reported_at: match one.ended {
+                    Ended::Runs => i64::try_from(report.at_ms).unwrap_or(0).min(ENDED_MS),
+                    ended => ENDED_MS + i64::from(ended as u8),
+                },
                 ended: one.ended as u8,
                 admitted,
                 reserved,
@@ -228,5 +240,31 @@ impl Client {
                     FROM liutong.batches FINAL GROUP BY spool_id, batch_seq)
                 GROUP BY spool_id, batch_seq)";
         Ok(self.query(&sql.replace("{named}", &NAMED_MAX.to_string())).fetch_one().await?)
+    }
+
+    /// How many events of the ledger are in no sum, be it by day or of what was erased: their rows were lost
+    /// before anything was made of them. Counted are days from `first` on, in days since 1970, whose single
+    /// events have not expired; later sums may have been removed.
+    ///
+    /// Sums of what was erased tell no day. So a loss may show as too small where much was erased.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub async fn unsummed(&self, first: u16) -> Result<u64, ClickHouseError> {
+        // In this order: an event is stored before it is in the ledger, and is among the erased sums before
+        // it leaves those of its day.
+        let ledger = self.by_day("sum(rows) AS count FROM liutong.batches FINAL", first).await?;
+        let summed = self.by_day("sum(requests) AS count FROM liutong.usage_daily_parts", first).await?;
+        let erased: u64 = self.query("SELECT sum(requests) FROM liutong.usage_erased").fetch_one().await?;
+        let of = |day: u16| summed.iter().find(|(other, _)| *other == day).map_or(0, |(_, count)| *count);
+        let missing: u64 = ledger.iter().map(|(day, count)| count.saturating_sub(of(*day))).sum();
+        Ok(missing.saturating_sub(erased))
+    }
+
+    async fn by_day(&self, what: &str, first: u16) -> Result<Vec<(u16, u64)>, ClickHouseError> {
+        let sql =
+            format!("SELECT toUInt16(day) AS day, {what} WHERE day >= toDate({{first:UInt16}}) GROUP BY day");
+        let days: Vec<DayCount> = self.query(&sql).param("first", first).fetch_all().await?;
+        Ok(days.into_iter().map(|one| (one.day, one.count)).collect())
     }
 }

@@ -60,6 +60,8 @@ pub(crate) struct Evidence {
     pub(crate) numbers: Vec<Numbers>,
     pub(crate) spools: Vec<Spool>,
     pub(crate) held: Held,
+    /// Events of the ledger that are in no sum.
+    pub(crate) unsummed: u64,
 }
 
 /// ClickHouse, once its tables are up to date.
@@ -123,7 +125,7 @@ impl UsageStore {
         let client = self.connection()?.client;
         let rows: Vec<UsageRow<'_>> = rows.iter().map(|row| usage_row(batch, row)).collect();
         client.insert_events(token, &rows).await.map_err(insert_error)?;
-        if !is_new && !self.is_any_there(batch, &rows).await? {
+        if !is_new && !self.has_as_many(batch, &rows).await? {
             // ClickHouse remembers the token, and lost the rows: that it took them says nothing.
             let again = format!("{token}~");
             tracing::warn!(
@@ -131,7 +133,7 @@ impl UsageStore {
                 "clickhouse knows a batch that it does not have; it is stored under another token"
             );
             client.insert_events(&again, &rows).await.map_err(insert_error)?;
-            if !self.is_any_there(batch, &rows).await? {
+            if !self.has_as_many(batch, &rows).await? {
                 return Err(StoreError::Vanished(again));
             }
         }
@@ -139,8 +141,9 @@ impl UsageStore {
         client.record_batch(token, &rows).await.map_err(insert_error)
     }
 
-    /// Whether a batch has at least as many rows as these, which went in together.
-    async fn is_any_there(&self, batch: &Batch<'_>, rows: &[UsageRow<'_>]) -> Result<bool, StoreError> {
+    /// Whether a batch has at least as many rows as these, which went in together. Of a part of a split batch it
+    /// proves little: other parts of it count, too.
+    async fn has_as_many(&self, batch: &Batch<'_>, rows: &[UsageRow<'_>]) -> Result<bool, StoreError> {
         let client = self.connection()?.client;
         let there = client.batch_present(Hex16::new(batch.spool.0), batch.batch.0).await?;
         Ok(there >= rows.len() as u64)
@@ -193,13 +196,14 @@ impl UsageStore {
     }
 
     /// What ClickHouse can say about completeness.
-    pub(crate) async fn evidence(&self, limits: &[Limit]) -> Result<Evidence, StoreError> {
+    pub(crate) async fn evidence(&self, limits: &[Limit], first_day: u16) -> Result<Evidence, StoreError> {
         let client = self.connection()?.client;
         Ok(Evidence {
             boots: client.boots().await?,
             numbers: client.ledger_numbers(limits).await?,
             spools: client.ledger_spools().await?,
             held: client.held().await?,
+            unsummed: client.unsummed(first_day).await?,
         })
     }
 

@@ -1,4 +1,4 @@
-//! What of a batch can be stored, and that nothing is acknowledged that is not. `tests/ingest.rs` stores for
+//! What of a batch can be stored, and that nothing is acknowledged that is not. `tests/ingest/main.rs` stores for
 //! real.
 
 use wire::event::{Endpoint, Tokens, UsageSource};

@@ -20,10 +20,11 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
+use wire::id::NodeId;
 
 use super::act::{Act, Subject};
 use super::write::Write;
-use super::{Conn, Db, Registry, RegistryError, Result, unrepeated};
+use super::{Conn, Db, Registry, RegistryError, Result};
 use crate::keys;
 
 /// Checking a trail that was exported.
@@ -38,8 +39,10 @@ pub mod verify;
 /// The first record follows this.
 const BEGINNING: [u8; 32] = [0; 32];
 const SALT_BYTES: usize = 16;
-/// How much is kept of what a refused call was about.
-const ABOUT_BYTES_MAX: usize = 128;
+/// What ids of ours begin with, but those of nodes.
+const ID_LETTERS: [&str; 5] = ["org", "team", "app", "key", "adm"];
+/// The longest id, in what follows these.
+const ID_DIGITS_MAX: usize = 16;
 /// How many records are looked at together for what is to be forgotten.
 const FORGET_ROWS: i64 = 1000;
 
@@ -72,6 +75,11 @@ impl Touched {
     /// Something that is new.
     pub(super) fn after(thing: &impl Subject) -> Self {
         Self { after: shown(thing), ..Self::of(thing) }
+    }
+
+    /// The organization and the team that it is in.
+    fn place(&self) -> (&str, &str) {
+        (&self.organization, &self.team)
     }
 
     /// The members that changed; all of them where it is new or gone.
@@ -121,10 +129,13 @@ impl Write<'_> {
     /// Notes what a thing is after the change.
     pub(super) fn after(&mut self, made: &impl Subject) {
         self.answer = shown(made);
-        let noted = self.touched.iter_mut().find(|one| one.subject == made.subject());
-        match noted {
-            Some(noted) => noted.after = shown(made),
-            None => self.touched.push(Touched::after(made)),
+        let mut after = Touched::after(made);
+        let same = |one: &&mut Touched| one.subject == after.subject && one.place() == after.place();
+        // What has moved is seen to go where it was, and to come where it is now: neither side hears of the
+        // other.
+        match self.touched.iter_mut().find(same) {
+            Some(noted) => noted.after = after.after.take(),
+            None => self.touched.push(after),
         }
     }
 
@@ -137,8 +148,8 @@ impl Write<'_> {
     pub(super) async fn record(&mut self, result: &str) -> Result<()> {
         let Some(act) = self.registry().act.clone() else { return Ok(()) };
         let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_by(|a, b| (&a.organization, &a.team).cmp(&(&b.organization, &b.team)));
-        let same = |a: &Touched, b: &Touched| (&a.organization, &a.team) == (&b.organization, &b.team);
+        touched.sort_by(|a, b| a.place().cmp(&b.place()));
+        let same = |a: &Touched, b: &Touched| a.place() == b.place();
         for group in touched.chunk_by(same) {
             let ids: Vec<&str> = group.iter().map(|one| one.subject.as_str()).collect();
             let changes: Vec<Value> = group.iter().map(Touched::change).collect();
@@ -238,17 +249,27 @@ impl<'s> Said<'s> {
 }
 
 impl Registry {
-    /// Records that a call was refused, with the HTTP status that it was told, and what it was about.
+    /// Records that a call was refused, with the HTTP status that it was told, and what it was about, where
+    /// that was said by an id. Names that were typed are not kept: what a record is about is bound to the
+    /// chain, and would outlive whoever has that name.
     pub async fn record_refusal(&self, status: u16, about: &str) -> Result<()> {
         let Some(act) = self.act.clone() else { return Ok(()) };
         let mut write = self.write().await?;
         let result = format!("refused {status}");
-        // One word, as ids are, and no longer than a name.
-        let words: Vec<String> = about.split_whitespace().map(unrepeated).collect();
-        let mut about = words.join("_").replace(' ', "_");
-        about.truncate(about.floor_char_boundary(ABOUT_BYTES_MAX));
+        let about = if is_id(about) { about.to_owned() } else { String::new() };
         write.append(&Said::plain(&act, &result, about)).await?;
         write.commit_records().await
+    }
+}
+
+/// Whether a text has the form of an id of ours.
+fn is_id(text: &str) -> bool {
+    let is_digits = |text: &str| {
+        (1..=ID_DIGITS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    match text.split_once('_') {
+        Some((letters, digits)) => ID_LETTERS.contains(&letters) && is_digits(digits),
+        None => NodeId::parse(text).is_some(),
     }
 }
 

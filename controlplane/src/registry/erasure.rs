@@ -4,8 +4,8 @@
 //! do the ids, for which random ones are put, so that what refers to the rows still has something to refer
 //! to. What is billed under them later (usage that was still on a data plane's disk) is billed to the new
 //! ids, which nobody can tell anything of. The SHA-256 of each key stays: it is how the key is kept revoked.
-//! Of the audit trail the details go that name any of it, and so do kept answers; which ids a record was
-//! about is bound to the chain and stays.
+//! Of the audit trail the details go that name any of it, and so do kept answers and what holds said that are
+//! over; which ids a record was about is bound to the chain and stays.
 //!
 //! The ledger has the old ids, which say nothing by themselves any more. It is there for what can't be
 //! reached at that moment: ClickHouse, when it is away, and backups, when one is restored. Both are made good
@@ -402,6 +402,7 @@ impl Target {
             write.change(Kind::Team, row).await?;
         }
         let ids = ids.iter().map(String::as_str).collect();
+        write.forget_holds(&ids).await?;
         write.forget_details(&ids).await?;
         write.forget_answers(&ids).await?;
         Ok(revoked)

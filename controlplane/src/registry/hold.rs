@@ -4,12 +4,15 @@
 //! ClickHouse heeds it (`clickhouse::retention`), erasure is refused for what it touches in either direction:
 //! a team can't be erased while one of its keys is held, nor a key while its team is.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::Row as _;
 
 use super::act::Subject;
 use super::role::Scope;
+use super::write::Write;
 use super::{
     Conn, Db, Registry, RegistryError, Result, Row, Tx, application, check_text, key, not_found,
     organization, show, team,
@@ -199,6 +202,22 @@ impl Registry {
         write.after(&released);
         write.commit().await?;
         Ok(released)
+    }
+}
+
+impl Write<'_> {
+    /// Takes out of the holds that are over, what was held and why, where it is one of these ids.
+    pub(super) async fn forget_holds(&mut self, ids: &HashSet<&str>) -> Result<()> {
+        let over = "SELECT DISTINCT subject FROM legal_holds WHERE released_ms IS NOT NULL";
+        for row in sqlx::query::<Db>(over).fetch_all(self.conn()).await? {
+            let subject: String = row.try_get("subject")?;
+            if ids.contains(subject.as_str()) {
+                let forget = "UPDATE legal_holds SET subject = 'erased', reason = ''
+                    WHERE subject = $1 AND released_ms IS NOT NULL";
+                sqlx::query::<Db>(forget).bind(subject).execute(self.conn()).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -153,6 +153,8 @@ impl Registry {
                 let mut found = Vec::with_capacity(count);
                 for wanted in left.drain(..count) {
                     match write.by_name(&wanted).await? {
+                        // A list may name a key by more than one of its names.
+                        Some(key) if found.iter().any(|one: &Found| one.row == key.row) => {}
                         Some(key) => found.push(key),
                         None => unknown.push(super::unrepeated(&wanted)),
                     }

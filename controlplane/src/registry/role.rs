@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// Everything.
     Owner,
-    /// Everything but administrators.
+    /// Everything but administrators and erasure.
     Admin,
     /// Reads usage and what it is billed to.
     Finance,

@@ -22,6 +22,9 @@ use crate::ingest::store::StoreError;
 const FRAME_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
 /// How often the numbers of a running process are written down.
 const WRITE_INTERVAL: Duration = Duration::from_secs(10);
+/// A data plane reports every 10 s at the least. Whoever is silent for longer is gone, though nothing was heard
+/// of the end of its connection.
+const SILENCE_MAX: Duration = Duration::from_secs(35);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// One insert a second is what a table takes well, of all data planes together.
 const INSERT_INTERVAL_MS: u32 = 1000;
@@ -41,7 +44,10 @@ pub(super) async fn serve(framed: Framed, hello: Hello, context: &Context) -> Re
     let mut written = Written::default();
     loop {
         let frame = tokio::select! {
-            frame = reader.read(FRAME_BYTES_MAX) => frame?,
+            frame = tokio::time::timeout(SILENCE_MAX, reader.read(FRAME_BYTES_MAX)) => match frame {
+                Ok(frame) => frame?,
+                Err(_) => return Err(SessionError::Silent(SILENCE_MAX)),
+            },
             () = store.changed() => {
                 if store.is_ready() {
                     writer.write(&Frame::Recall).await?;

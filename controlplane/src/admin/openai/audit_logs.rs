@@ -16,7 +16,7 @@ const LOOKED_AT_MAX: usize = if cfg!(test) { 50 } else { 100_000 };
 const ROWS_AT_ONCE: i64 = if cfg!(test) { 20 } else { PAGE_ROWS_MAX };
 
 /// Our operations as OpenAI calls their events; the others keep their own names.
-const EVENTS: [(&str, &str); 22] = [
+const EVENTS: [(&str, &str); 24] = [
     ("organization.update", "organization.updated"),
     ("team.create", "project.created"),
     ("team.update", "project.updated"),
@@ -39,6 +39,8 @@ const EVENTS: [(&str, &str); 22] = [
     ("project_api_key.delete", "api_key.deleted"),
     ("administrator.create", "tenant.admin_api_key.created"),
     ("administrator.revoke", "tenant.admin_api_key.deleted"),
+    ("admin_api_key.create", "tenant.admin_api_key.created"),
+    ("admin_api_key.delete", "tenant.admin_api_key.deleted"),
 ];
 
 /// Several values of a parameter come as `name[]=a&name[]=b`.

@@ -73,7 +73,10 @@ async fn refused_calls_are_in_the_trail_and_others_are_not() {
     assert_eq!(status, 403);
     let record = newest(&server).await;
     assert_eq!((&record["action"], &record["result"]), (&json!("team.update"), &json!("refused 403")));
-    assert_eq!((&record["by"], &record["subjects"]), (&auditor["id"], &json!(["demo"])));
+    assert_eq!((&record["by"], &record["subjects"]), (&auditor["id"], &json!([])), "a name is not kept");
+    let team = server.get("/teams/demo").await["id"].as_str().unwrap().to_owned();
+    server.call_as(key, "PATCH", &format!("/teams/{team}"), json!({"name": "x"})).await;
+    assert_eq!(newest(&server).await["subjects"], json!([team]), "an id is");
     server.call("POST", "/organizations", json!({"name": "demo"})).await;
     assert_eq!(newest(&server).await["result"], "refused 409");
     // A secret that was pasted for an id is not kept.
@@ -83,7 +86,7 @@ async fn refused_calls_are_in_the_trail_and_others_are_not() {
     assert_eq!(newest(&server).await["result"], "refused 404");
     assert!(!server.get("/audit").await.to_string().contains(&secret[20..]));
     let after = count(&server).await;
-    assert_eq!(after, before + 4);
+    assert_eq!(after, before + 5);
     server.get("/teams").await;
     server.send("POST", "/admin/v1/teams", None, None).await;
     server.call("POST", "/teams", json!({"colour": "red"})).await;

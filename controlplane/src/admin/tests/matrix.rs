@@ -207,9 +207,8 @@ impl<'d> Operation<'d> {
     }
 
     fn names_a_home(&self, body: Option<&Value>) -> bool {
-        if ["project.list", "project.create", "admin_api_key.create"].contains(&self.id)
-            || self.id.starts_with("organization_")
-        {
+        // By the header.
+        if self.path.starts_with(crate::admin::OPENAI_PREFIX) {
             return true;
         }
         let kinds = ["organization", "team", "application", "key", "administrator", "record"];

@@ -14,7 +14,7 @@ fn said(boots: &[(u64, Ended, u64)], totals: Totals, is_connected: bool) -> BTre
         workers: vec![(*last, *last)],
     });
     let report = Report { at_ms: 1, totals, boots: boots.collect() };
-    BTreeMap::from([(NodeId(9), Said { report, is_connected })])
+    BTreeMap::from([(NodeId(9), Said { report, is_connected, session: 0 })])
 }
 
 fn numbers(boot: u64, last: u64, stored: u64) -> Numbers {
@@ -34,7 +34,7 @@ fn numbers(boot: u64, last: u64, stored: u64) -> Numbers {
 
 fn verdict(said: BTreeMap<NodeId, Said>, evidence: &Evidence) -> Value {
     let limits = limits(&said);
-    judge(said, &limits, evidence)
+    judge((said, &[]), &limits, evidence)
 }
 
 fn of(numbers: Vec<Numbers>) -> Evidence {
@@ -82,6 +82,15 @@ fn what_was_given_back_is_accounted_for_and_what_is_there_twice_is_named() {
 }
 
 #[test]
+fn rows_that_are_neither_there_nor_in_any_sum_are_lost() {
+    let totals = Totals { admitted: 10, ..Totals::default() };
+    let evidence = Evidence { unsummed: 3, ..of(vec![numbers(1, 10, 10)]) };
+    let found = verdict(said(&[(1, Ended::Runs, 10)], totals, true), &evidence);
+    assert_eq!((found["verdict"].as_str(), found["lost"].as_u64()), (Some("lost"), Some(3)));
+    assert_eq!((found["rows_lost"].as_u64(), found["nodes"][0]["lost"].as_u64()), (Some(3), Some(0)));
+}
+
+#[test]
 fn a_verdict_says_as_of_when_it_is_and_what_came_later() {
     let totals = Totals { admitted: 10, ..Totals::default() };
     let mut all = said(&[(1, Ended::Runs, 10)], totals, true);
@@ -118,6 +127,11 @@ fn a_data_plane_that_is_away_may_still_have_what_is_missing() {
     // A number that is stored was given out, whatever was written down before.
     assert_eq!((found["admitted"].as_u64(), found["nodes"][0]["unheard"].as_u64()), (Some(9), Some(2)));
     assert_eq!(found["nodes"][0]["gaps"].as_array().unwrap().len(), 1);
+    // Or it is not away at all, but heard by another control plane.
+    let found = judge((BTreeMap::new(), &[NodeId(9)]), &[], &evidence);
+    let node = &found["nodes"][0];
+    assert_eq!((&found["verdict"], &node["elsewhere"]), (&json!("elsewhere"), &json!(true)));
+    assert_eq!((node["unheard"].as_u64(), node["lost"].as_u64()), (Some(2), Some(0)));
 }
 
 #[test]

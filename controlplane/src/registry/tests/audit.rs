@@ -101,6 +101,28 @@ async fn many_keys_make_one_record_for_each_team() {
 }
 
 #[tokio::test]
+async fn what_moves_is_seen_to_go_and_to_come_and_neither_side_hears_of_the_other() {
+    let mut registry = demo().await;
+    organization(&registry, "acme").await;
+    registry.registry = registry.acting(act("team.update"));
+    let [from, to] = ["demo", "acme"].map(|name| registry.organization(name));
+    let (from, to) = (from.await.unwrap().id, to.await.unwrap().id);
+    let moved = TeamPatch { organization: Some("acme".into()), ..TeamPatch::default() };
+    let team = registry.update_team("demo", moved).await.unwrap();
+    let records = records(&registry).await;
+    assert_eq!(records.len(), 2);
+    let of = |organization: &str| records.iter().find(|one| one.organization_id == organization).unwrap();
+    let (went, came) = (of(&from), of(&to));
+    assert_eq!((&went.subjects, &came.subjects), (&vec![team.id.clone()], &vec![team.id.clone()]));
+    assert_eq!(
+        (&went.changes[0]["after"], &came.changes[0]["before"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    assert!(!went.changes.to_string().contains(&to) && !came.changes.to_string().contains(&from));
+    assert!(verified(&registry).await.is_intact);
+}
+
+#[tokio::test]
 async fn whatever_is_done_to_the_trail_is_found() {
     for (statements, fault) in [
         (&["DELETE FROM audit WHERE seq = 3"][..], "record 3 is missing"),

@@ -50,6 +50,12 @@ async fn an_erased_team_leaves_nothing_that_names_it_and_its_keys_are_revoked() 
     assert!(dump(&registry).await.contains("Platinum"));
     let kept = registry.create_key(new_key()).await.unwrap().0;
     let team = registry.team("Marchbanks").await.unwrap();
+    // A hold that is over, and calls that were refused.
+    let hold = registry.add_hold(SubjectKind::Key, &key.id, "Gwendolyn sues").await.unwrap();
+    registry.release_hold(&hold.id).await.unwrap();
+    for about in ["Marchbanks", "Gwendolyn's laptop", &team.id] {
+        registry.record_refusal(409, about).await.unwrap();
+    }
     let attribution = registry.attribution(wire::id::AttributionId(1)).await.unwrap().unwrap();
     let before = registry.generation().await.unwrap();
     let erased = registry.erase(SubjectKind::Team, "Marchbanks").await.unwrap();
