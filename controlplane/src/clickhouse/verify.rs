@@ -102,7 +102,7 @@ pub struct Held {
 
 #[derive(Row, Deserialize)]
 struct DayCount {
-    day: u16,
+    number: u16,
     count: u64,
 }
 
@@ -262,9 +262,10 @@ impl Client {
     }
 
     async fn by_day(&self, what: &str, first: u16) -> Result<Vec<(u16, u64)>, ClickHouseError> {
-        let sql =
-            format!("SELECT toUInt16(day) AS day, {what} WHERE day >= toDate({{first:UInt16}}) GROUP BY day");
+        let sql = format!(
+            "SELECT toUInt16(day) AS number, {what} WHERE day >= toDate({{first:UInt16}}) GROUP BY day"
+        );
         let days: Vec<DayCount> = self.query(&sql).param("first", first).fetch_all().await?;
-        Ok(days.into_iter().map(|one| (one.day, one.count)).collect())
+        Ok(days.into_iter().map(|one| (one.number, one.count)).collect())
     }
 }
