@@ -12,6 +12,8 @@ mod matrix;
 mod export;
 /// What others' programs make of it.
 mod programs;
+/// The organization that a call names.
+mod named_organization;
 
 use std::collections::BTreeMap;
 
