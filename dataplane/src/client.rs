@@ -70,6 +70,9 @@ pub struct Client {
     known: Option<Box<KnownHead>>,
     /// Where the next request begins, once all of this one is here.
     complete: Option<usize>,
+    /// Whether a read is under way, or was given up: what that one took is lost, and with it where the next
+    /// request begins.
+    reading: bool,
     /// Whether anything of an answer to this request may have gone out.
     answering: bool,
     permit: BodyPermit,
@@ -84,7 +87,8 @@ impl Client {
         let watch = worker.watches.add();
         let permit = BodyPermit::new(&worker);
         let input = Vec::with_capacity(INPUT_BYTES);
-        Self { stream, input, known: None, complete: None, answering: false, permit, watch, worker }
+        let (known, complete, reading, answering) = (None, None, false, false);
+        Self { stream, input, known, complete, reading, answering, permit, watch, worker }
     }
 
     /// The descriptor.
@@ -223,7 +227,9 @@ impl Client {
         self.input.reserve(room);
         let buffer = std::mem::take(&mut self.input);
         let at = buffer.len();
+        self.reading = true;
         let (result, buffer) = self.watch.run(limit, self.stream.read(buffer, at)).await?;
+        self.reading = false;
         self.input = buffer;
         // A reset is an end like another: nothing can be said to this client.
         Ok(result.unwrap_or(0))
@@ -270,6 +276,9 @@ impl Client {
 
     /// What of a request whose head was read is still to come.
     fn unread(&self, received: &Received) -> Unread {
+        if self.reading {
+            return Unread::Unknown;
+        }
         if let Some(end) = self.complete {
             return Unread::Known { end, missing: 0 };
         }
@@ -316,7 +325,8 @@ impl Client {
     }
 
     /// Ends the connection so that the client can still read what was written: a close with unread bytes
-    /// would reset it (RFC 9112 §9.6).
+    /// would reset it (RFC 9112 §9.6). Nothing that comes is looked at, so a read may have been given up
+    /// before.
     async fn linger(&mut self) {
         self.close().await;
         sys::shutdown_write(self.fd());

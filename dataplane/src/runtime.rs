@@ -2,9 +2,10 @@
 //!
 //! Rules that hold throughout (monoio 0.2.4 breaks where they are not kept): the runtime is built on the
 //! worker's own thread; a pending `accept` is never dropped, since that leaks the descriptor; after a dropped
-//! read or write its connection is closed, never used again; no waker crosses threads; no two tasks wake each
-//! other in a loop, since with DEFER_TASKRUN completions then never arrive; `write_vectored_all` and
-//! `read_vectored_exact` are not used, for they free memory that the kernel still reads.
+//! read what comes is thrown away and the connection closed, as it is after a dropped write; no waker crosses
+//! threads; no two tasks wake each other in a loop, since with DEFER_TASKRUN completions then never arrive;
+//! `write_vectored_all` and `read_vectored_exact` are not used, for they free memory that the kernel still
+//! reads.
 
 use std::future::Future;
 use std::io;

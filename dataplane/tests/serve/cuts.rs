@@ -117,9 +117,14 @@ fn whoever_waits_for_an_answer_or_still_sends_is_told() {
         std::thread::sleep(Duration::from_millis(2));
     }
     revoke(&plane, &key(GOOD), true);
-    for peer in [&mut waiting, &mut sending] {
+    for (peer, connection) in [(&mut waiting, None), (&mut sending, Some("close"))] {
         let answer = peer.answer();
         assert_eq!((answer.status, answer.code().as_str()), (401, "invalid_api_key"));
+        assert_eq!(answer.header("connection"), connection);
     }
     assert_eq!(plane.usage(2).iter().map(|event| event.status).collect::<Vec<_>>(), [401, 401]);
+    // Where the next request begins on the second one nobody knows: part of a body was lost with its read.
+    sending.send(&[&request[request.len() - 5..], &post_as(&key(OTHER), CHAT, ASK)].concat());
+    assert!(!sending.more() && sending.unread().is_empty(), "{:?}", sending.unread());
+    assert_eq!(plane.metric("liutong_exchanges_admitted_total"), 2);
 }
