@@ -56,6 +56,8 @@ enum Broken {
     Upstream(RequestError),
     /// The client left.
     ClientLeft,
+    /// The client has left, or a write to it was given up: it lacks some of what came.
+    Unwritten,
     /// The key was revoked, and what is under way with it is to end.
     Revoked,
     /// The process ends.
@@ -272,7 +274,7 @@ impl Relay<'_> {
         self.head_sent = true;
         let len = head.len();
         self.complete();
-        let head = self.client.write(head, 0..len).await.map_err(|Gone| Broken::ClientLeft)?;
+        let head = self.client.write(head, 0..len).await.map_err(|Gone| Broken::Unwritten)?;
         self.worker.buffers.give(head);
         Ok(())
     }
@@ -284,7 +286,7 @@ impl Relay<'_> {
         }
         let buffer = std::mem::take(&mut self.buffer);
         self.complete();
-        self.buffer = self.client.write(buffer, range).await.map_err(|Gone| Broken::ClientLeft)?;
+        self.buffer = self.client.write(buffer, range).await.map_err(|Gone| Broken::Unwritten)?;
         Ok(())
     }
 
@@ -322,19 +324,24 @@ impl Relay<'_> {
 
     /// Ends what can't go on.
     async fn break_off(&mut self, broken: Broken) -> Failure {
+        if matches!(broken, Broken::Unwritten) {
+            // It may only be slow, or have closed one direction, and reads on to the end.
+            self.reset_where_a_close_ends();
+        }
         match broken {
             Broken::Revoked => self.cut(RequestError::BadKey, Some(STREAM_REVOKED_EVENT)).await,
             Broken::Ending => self.cut(RequestError::Ending, Some(STREAM_ENDING_EVENT)).await,
             // It was being written to: whatever would be said now could stand inside an event.
-            Broken::ClientLeft if self.client.watch.is_revoked() => {
-                self.cut(RequestError::BadKey, None).await
-            }
-            Broken::ClientLeft if self.worker.watches.has_ended() => {
+            Broken::Unwritten if self.client.watch.is_revoked() => self.cut(RequestError::BadKey, None).await,
+            Broken::ClientLeft | Broken::Unwritten if self.worker.watches.has_ended() => {
                 self.cut(RequestError::Ending, None).await
             }
-            Broken::ClientLeft => {
+            Broken::ClientLeft | Broken::Unwritten => {
                 // A client that leaves after the last event has all of its answer.
                 let had_all = self.head_sent && self.meter.saw_done();
+                if !had_all {
+                    self.reset_where_a_close_ends();
+                }
                 if !self.exchange.is_settled() && self.upstream.spec.on_disconnect == OnDisconnect::Drain {
                     self.drain().await;
                 }

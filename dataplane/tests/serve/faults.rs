@@ -1,7 +1,7 @@
 //! What a client sees when an upstream fails, and what an upstream sees when a client leaves.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -11,6 +11,7 @@ use wire::event::UsageSource;
 use wire::table::{Deployment, Dialect, OnDisconnect};
 
 use crate::plane::{PATIENCE, Plane, Upstream, deployment, post};
+use crate::slow::ended;
 
 const CHAT: &str = "/v1/chat/completions";
 const ASK: &str = r#"{"model":"fast"}"#;
@@ -24,7 +25,7 @@ fn chunk(data: &str) -> String {
     format!("{:x}\r\n{data}\r\n", data.len())
 }
 
-fn refusing() -> std::net::SocketAddr {
+fn refusing() -> SocketAddr {
     // Bound, so that nobody else gets the port, and dropped, so that nobody listens.
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -269,6 +270,19 @@ fn a_client_that_leaves_cancels_the_upstream_and_partial_usage_is_recorded() {
     let event = plane.usage(1)[0];
     assert_eq!((event.status, event.usage_source), (499, UsageSource::Partial));
     assert_eq!(event.tokens.prompt, 3);
+}
+
+#[test]
+fn an_old_client_that_half_closes_can_not_take_what_it_has_for_whole() {
+    let (upstream, gone) = endless(false);
+    let plane = Plane::start(vec![deployment(1, upstream.address)]);
+    let mut peer = plane.connect();
+    peer.send(String::from_utf8(post(CHAT, ASK_STREAM)).unwrap().replace("HTTP/1.1", "HTTP/1.0").as_bytes());
+    peer.first_event();
+    peer.stream.shutdown(Shutdown::Write).unwrap();
+    gone.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(plane.usage(1)[0].status, 499);
+    assert_eq!(ended(&mut peer), Err(ErrorKind::ConnectionReset));
 }
 
 #[test]

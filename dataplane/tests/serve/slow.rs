@@ -1,7 +1,7 @@
 //! Clients that are slow, at each stage of an exchange, over HTTP/1.1 and HTTP/2. Each limit of time is set
 //! to a second here.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -58,6 +58,17 @@ fn drip(peer: &mut Peer, bytes: &[u8]) -> Duration {
 /// each byte: a machine with much else to do may take several seconds for one.
 fn assert_a_second(took: Duration) {
     assert!((Duration::from_millis(900)..Duration::from_secs(8)).contains(&took), "{took:?}");
+}
+
+/// How a connection ends for who reads all that is left of it.
+pub(crate) fn ended(peer: &mut Peer) -> Result<usize, ErrorKind> {
+    let mut piece = [0; 65_536];
+    loop {
+        match peer.stream.read(&mut piece) {
+            Ok(1..) => {}
+            end => return end.map_err(|error| error.kind()),
+        }
+    }
 }
 
 /// A stream without end, which says when nobody takes it any more.
@@ -138,6 +149,18 @@ fn a_client_that_does_not_read_is_cut_off_and_its_upstream_too() {
     gone.recv_timeout(PATIENCE).expect("the upstream is let go");
     assert_eq!(plane.usage(1)[0].status, 499);
     assert!(!peer.answer().whole);
+}
+
+#[test]
+fn an_old_client_that_does_not_read_can_not_take_what_it_has_for_whole() {
+    let (upstream, gone) = endless();
+    let plane = plane(&upstream, "write_seconds");
+    let mut peer = plane.connect();
+    peer.send(String::from_utf8(post(CHAT, ASK_STREAM)).unwrap().replace("HTTP/1.1", "HTTP/1.0").as_bytes());
+    peer.first_event();
+    gone.recv_timeout(PATIENCE).expect("the upstream is let go");
+    assert_eq!(plane.usage(1)[0].status, 499);
+    assert_eq!(ended(&mut peer), Err(ErrorKind::ConnectionReset));
 }
 
 #[test]
