@@ -128,7 +128,8 @@ where
         loop {
             // The end of the process is waited for like the end of the idle time: both say goodbye.
             watch.set_idle(matches!(self.phase.get(), Phase::Preface | Phase::Open));
-            match watch.run(self.limit(), poll_fn(|context| self.turn(context))).await {
+            let of = self.state();
+            match watch.run(self.limit(), poll_fn(|context| self.turn(context, of))).await {
                 Ok(Turn::Changed) => {}
                 Ok(Turn::Over) => return true,
                 Ok(Turn::Broken) | Err(Fired::ClientLeft) => return false,
@@ -157,16 +158,15 @@ where
         }
     }
 
-    /// What the limit depends on.
+    /// What the limit depends on. Streams end in tasks of their own, so it also changes between two turns.
     fn state(&self) -> (Phase, bool, Option<u64>) {
         let write = self.records.borrow().write_under_way();
         (self.phase.get(), self.shared.streams() == 0, write)
     }
 
-    /// Moves what can be moved.
-    fn turn(&mut self, context: &mut Context<'_>) -> Poll<Turn> {
+    /// Moves what can be moved, until the state is another one than the limit is for.
+    fn turn(&mut self, context: &mut Context<'_>, of: (Phase, bool, Option<u64>)) -> Poll<Turn> {
         self.shared.polled_by(context.waker());
-        let before = self.state();
         loop {
             let moves = self.shared.pipe.borrow().moves();
             if self.receiving.as_mut().is_some_and(|receiving| receiving.as_mut().poll(context).is_ready()) {
@@ -188,7 +188,7 @@ where
             }
             self.shared.rest();
         }
-        if self.state() == before { Poll::Pending } else { Poll::Ready(Turn::Changed) }
+        if self.state() == of { Poll::Pending } else { Poll::Ready(Turn::Changed) }
     }
 
     /// Sends what is left, says that nothing follows, and reads on for a while: a close with unread bytes

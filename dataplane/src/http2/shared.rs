@@ -141,7 +141,7 @@ impl Drop for OpenStream {
         shared.streams.set(shared.streams.get() - 1);
         if shared.streams.get() == 0 {
             shared.idle_since.set(Instant::now());
-            // It has another limit of time now.
+            // Its task sees then that another limit of time applies.
             shared.wake_connection();
         }
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::Reason;
 use tempfile::TempDir;
 
+use crate::http2_faults::silent;
 use crate::http2_peer::{
     FramePeer, ask, begin, connect, connect_with, frame, head_frame, post as http2_post, read, read_body,
     runtime,
@@ -18,8 +19,11 @@ use crate::path::{ASK, ASK_STREAM, CHAT, WHOLE, json_answer};
 use crate::plane::{PATIENCE, Peer, Plane, Upstream, deployment, post};
 use crate::tls_peer::Certified;
 
+const RST_STREAM: u8 = 3;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+
+const CANCEL: u32 = 8;
 
 /// A plane whose limit `key` is a second.
 fn plane(upstream: &Upstream, key: &str) -> Plane {
@@ -187,6 +191,20 @@ fn an_idle_connection_of_http_2_is_told_goodbye_and_pings_do_not_keep_it() {
     while let Some((kind, ..)) = peer.next() {
         assert!(matches!(kind, PING | GOAWAY), "{kind}");
     }
+}
+
+#[test]
+fn a_connection_of_http_2_whose_last_stream_was_cancelled_is_idle() {
+    let (upstream, asked, _gone) = silent();
+    let (plane, _dir, certified) = tls_plane(&upstream, "idle_seconds");
+    let mut peer = FramePeer::connect(&plane, &certified);
+    assert!(peer.send(&[head_frame(1, true), frame(0, 1, 1, ASK.as_bytes())].concat()));
+    asked.recv_timeout(PATIENCE).unwrap();
+    assert!(peer.send(&frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes())));
+    let began = Instant::now();
+    assert_eq!(peer.goodbye(), Some(0), "without an error");
+    assert_a_second(began.elapsed());
+    assert_eq!(plane.usage(1)[0].status, 499);
 }
 
 #[test]
