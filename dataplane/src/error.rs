@@ -318,6 +318,14 @@ fn body_reply(error: ScanError) -> Reply {
         ScanError::DuplicateMember(name) => {
             invalid("duplicate_member", "A member stands in the request more than once.").about(name)
         }
+        ScanError::OtherCase("model") => {
+            invalid("duplicate_model", "A member of the request differs from model only in case.")
+                .about("model")
+        }
+        ScanError::OtherCase(name) => {
+            invalid("duplicate_member", "A member of the request differs from this one only in case.")
+                .about(name)
+        }
         ScanError::InvalidStream => {
             invalid("invalid_stream", "The member stream is not a boolean.").about("stream")
         }
@@ -371,6 +379,8 @@ mod tests {
             E::Body(ScanError::InvalidModel),
             E::Body(ScanError::DuplicateMember("model")),
             E::Body(ScanError::DuplicateMember("stream")),
+            E::Body(ScanError::OtherCase("model")),
+            E::Body(ScanError::OtherCase("stream")),
             E::Body(ScanError::InvalidStream),
             E::Body(ScanError::InvalidStreamOptions),
             E::Model,

@@ -3,7 +3,8 @@
 //! A request body arrives in pieces and may be 32 MiB long; all that we want of it is where three members
 //! are. So nothing is deserialized: strings are crossed by `memchr`, nested values are crossed by counting
 //! brackets, and only the top level is read as grammar. Keys are compared unescaped (`"\u006dodel"` is
-//! `model`), since that is how every upstream compares them.
+//! `model`), since every upstream does that. Some also take `Model` for `model` (Go's encoding/json, as in
+//! Ollama); where that matters, keys that differ only so are found as well, and marked.
 //!
 //! The scan is strict where another reader could see another document than we did:
 //!
@@ -37,16 +38,20 @@ pub const DEPTH_MAX: usize = 512;
 /// Scans a document whole and in pieces, and holds that both ways say the same.
 pub fn fuzz(data: &[u8]) {
     const WATCHED: &[&str] = &["model", "stream", "usage"];
-    let scan = |size: usize| {
-        let mut scan = MemberScan::new(WATCHED);
+    let scan = |any_case: bool, size: usize| {
+        let mut scan = if any_case { MemberScan::in_any_case(WATCHED) } else { MemberScan::new(WATCHED) };
         let mut members = Vec::new();
         let fed = data.chunks(size).try_for_each(|piece| scan.feed(piece, |member| members.push(member)));
         (fed.and_then(|()| scan.finish()), members)
     };
-    let whole = scan(data.len().max(1));
+    let whole = scan(false, data.len().max(1));
+    let mut any_case = scan(true, data.len().max(1));
     for size in [1, 2, 3, 7, 16, 33] {
-        assert_eq!(scan(size), whole, "pieces of {size}");
+        assert_eq!(scan(false, size), whole, "pieces of {size}");
+        assert_eq!(scan(true, size), any_case, "pieces of {size}, in any case");
     }
+    any_case.1.retain(|member| !member.other_case);
+    assert_eq!(any_case, whole);
     for member in &whole.1 {
         assert!(member.key < member.value.start && member.value.end <= data.len());
         assert_eq!(data[member.key], b'"');
@@ -90,6 +95,8 @@ pub struct Member {
     pub value: Range<usize>,
     /// Whether the key was written with escapes.
     pub escaped: bool,
+    /// Whether the key is the watched one only where case is ignored.
+    pub other_case: bool,
 }
 
 /// Where the top-level object ends.
@@ -125,6 +132,7 @@ enum State {
 #[derive(Debug)]
 pub struct MemberScan {
     watched: &'static [&'static str],
+    any_case: bool,
     state: State,
     /// Offset of the next piece's first byte.
     at: usize,
@@ -137,6 +145,7 @@ pub struct MemberScan {
     value_start: usize,
     /// The current member's index in the watched list, if it is in there.
     name: Option<usize>,
+    other_case: bool,
     end: ObjectEnd,
 }
 
@@ -147,6 +156,7 @@ impl MemberScan {
         debug_assert!(watched.iter().all(|name| name.len() * 6 <= text::KEY_BYTES_MAX && name.is_ascii()));
         Self {
             watched,
+            any_case: false,
             state: State::Start,
             at: 0,
             nesting: Nesting::default(),
@@ -156,8 +166,15 @@ impl MemberScan {
             key_start: 0,
             value_start: 0,
             name: None,
+            other_case: false,
             end: ObjectEnd { at: 0, has_members: false },
         }
+    }
+
+    /// The same, also for members whose names differ from those only in case.
+    #[must_use]
+    pub fn in_any_case(watched: &'static [&'static str]) -> Self {
+        Self { any_case: true, ..Self::new(watched) }
     }
 
     /// Starts a scan in the middle of a top-level object, at the key of a member.
@@ -228,12 +245,12 @@ impl MemberScan {
         self.state == State::Failed
     }
 
-    /// A short key without escapes, its colon, and at most one space on either side: `None` where it is not
-    /// of this form, else where its value begins, which is in `piece`.
+    /// A short key in ASCII without escapes, its colon, and at most one space on either side: `None` where it
+    /// is not of this form, else where its value begins, which is in `piece`.
     fn usual_key(&mut self, piece: &[u8], from: usize) -> Option<usize> {
         let quote = from + usize::from(piece[from] == b' ');
         let inside = piece.get(quote + 1..).filter(|_| piece[quote] == b'"')?;
-        let stops = step::text_stops(inside.first_chunk()?);
+        let stops = step::key_stops(inside.first_chunk()?);
         // Without any, the key is longer, and nothing is known of where it ends.
         let len = Some(stops).filter(|stops| *stops != 0)?.trailing_zeros() as usize;
         let key = inside.get(..len).filter(|_| inside.get(len..len + 2) == Some(b"\":"))?;
@@ -242,7 +259,7 @@ impl MemberScan {
         if start >= piece.len() || is_white(piece[start]) {
             return None;
         }
-        self.name = self.watched.iter().position(|name| name.as_bytes() == key);
+        (self.name, self.other_case) = find_ascii(self.watched, self.any_case, key);
         self.key_escaped = false;
         self.key_start = self.at + quote;
         self.end.has_members = true;
@@ -297,8 +314,10 @@ impl MemberScan {
             return Ok(piece.len());
         };
         let end = from + len;
-        let found = self.key.find(&piece[from..end - 1], self.watched);
-        (self.name, self.key_escaped) = found.map_err(|_| JsonError::Unexpected { at: self.key_start })?;
+        let (watched, any_case) = (self.watched, self.any_case);
+        let found = self.key.find(&piece[from..end - 1], |key| find(watched, any_case, key));
+        ((self.name, self.other_case), self.key_escaped) =
+            found.map_err(|_| JsonError::Unexpected { at: self.key_start })?;
         self.state = State::Colon;
         Ok(end)
     }
@@ -360,7 +379,55 @@ impl MemberScan {
         self.state = State::AfterValue;
         if let Some(name) = self.name.take() {
             let value = self.value_start..self.at + i;
-            found(Member { name, key: self.key_start, value, escaped: self.key_escaped });
+            let (key, escaped, other_case) = (self.key_start, self.key_escaped, self.other_case);
+            found(Member { name, key, value, escaped, other_case });
         }
     }
+}
+
+/// The index of `key` in `watched`, and whether it is that one only in another case.
+fn find(watched: &[&str], any_case: bool, key: &[u8]) -> (Option<usize>, bool) {
+    if any_case && !key.is_ascii() {
+        find_in_any_case(watched, key)
+    } else {
+        find_ascii(watched, any_case, key)
+    }
+}
+
+/// The same for a key in ASCII: it is compared only with names of its length.
+#[inline]
+fn find_ascii(watched: &[&str], any_case: bool, key: &[u8]) -> (Option<usize>, bool) {
+    let mut again = false;
+    for (index, name) in watched.iter().enumerate() {
+        if name.len() == key.len() {
+            if name.as_bytes() == key {
+                return (Some(index), false);
+            }
+            again = any_case;
+        }
+    }
+    if again { find_in_any_case(watched, key) } else { (None, false) }
+}
+
+/// The same for a key that is none of `watched` as it stands.
+#[cold]
+fn find_in_any_case(watched: &[&str], key: &[u8]) -> (Option<usize>, bool) {
+    (watched.iter().position(|name| differs_in_case(key, name.as_bytes())), true)
+}
+
+/// Whether `key` is `name`, which is in lower case, but for case. Besides those of ASCII there are two
+/// letters whose other case is in it: U+017F is an s, U+212A a k.
+fn differs_in_case(key: &[u8], name: &[u8]) -> bool {
+    let mut rest = key;
+    let alike = name.iter().all(|&byte| {
+        let taken = match (byte, rest) {
+            (_, [first, ..]) if first.to_ascii_lowercase() == byte => 1,
+            (b's', [0xc5, 0xbf, ..]) => 2,
+            (b'k', [0xe2, 0x84, 0xaa, ..]) => 3,
+            _ => return false,
+        };
+        rest = &rest[taken..];
+        true
+    });
+    alike && rest.is_empty()
 }

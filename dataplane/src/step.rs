@@ -7,11 +7,11 @@ pub(crate) const STEP: usize = 16;
 
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) use self::portable::{
-    carriage_returns, controls, json_stops, name_stops, quotes, target_stops, text_stops,
+    carriage_returns, controls, json_stops, key_stops, name_stops, quotes, target_stops,
 };
 #[cfg(target_arch = "x86_64")]
 pub(crate) use self::sse2::{
-    carriage_returns, controls, json_stops, name_stops, quotes, target_stops, text_stops,
+    carriage_returns, controls, json_stops, key_stops, name_stops, quotes, target_stops,
 };
 
 /// The place of the first byte that `mask` marks in a step, or else `alone` in what is left behind the last
@@ -101,13 +101,14 @@ mod sse2 {
         }
     }
 
-    /// Where a quote or a backslash is.
+    /// Where a quote or a backslash is, or a byte beyond ASCII.
     #[inline]
-    pub(crate) fn text_stops(step: &[u8; STEP]) -> u32 {
+    pub(crate) fn key_stops(step: &[u8; STEP]) -> u32 {
         // SAFETY: every x86-64 processor has SSE2.
         unsafe {
             let bytes = load(step);
-            mask(_mm_or_si128(equal(bytes, b'"'), equal(bytes, b'\\')))
+            // The mask is made of highest bits, which is what bytes beyond ASCII have.
+            mask(_mm_or_si128(_mm_or_si128(equal(bytes, b'"'), equal(bytes, b'\\')), bytes))
         }
     }
 
@@ -208,9 +209,9 @@ mod portable {
         mask(step, is_control)
     }
 
-    /// Where a quote or a backslash is.
-    pub(crate) fn text_stops(step: &[u8; STEP]) -> u32 {
-        mask(step, |byte| byte == b'"' || byte == b'\\')
+    /// Where a quote or a backslash is, or a byte beyond ASCII.
+    pub(crate) fn key_stops(step: &[u8; STEP]) -> u32 {
+        mask(step, |byte| byte == b'"' || byte == b'\\' || !byte.is_ascii())
     }
 
     /// Where a byte is that no request target has.
@@ -239,7 +240,7 @@ mod tests {
                 assert_eq!(quotes(&step), portable::quotes(&step), "{step:?}");
                 assert_eq!(carriage_returns(&step), portable::carriage_returns(&step), "{step:?}");
                 assert_eq!(controls(&step), portable::controls(&step), "{step:?}");
-                assert_eq!(text_stops(&step), portable::text_stops(&step), "{step:?}");
+                assert_eq!(key_stops(&step), portable::key_stops(&step), "{step:?}");
                 assert_eq!(target_stops(&step), portable::target_stops(&step), "{step:?}");
                 assert_eq!(name_stops(&step), portable::name_stops(&step), "{step:?}");
             }

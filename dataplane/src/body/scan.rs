@@ -2,8 +2,8 @@
 //!
 //! The scan goes on with each read, so that a body of many MiB never holds up a worker, and looks at values
 //! only once the body is complete. A member that stands twice is refused: the gateway would authorise one
-//! model and the upstream might run the other. So is a `stream` that some upstreams would coerce to `true`
-//! and we would not.
+//! model and the upstream might run the other. So is one that is written in another case, which some
+//! upstreams take for the same, and a `stream` that some would coerce to `true` and we would not.
 
 use std::fmt;
 use std::ops::Range;
@@ -60,6 +60,9 @@ pub enum ScanError {
     /// It has a member twice that must be unique.
     #[error("request body has more than one member {0}")]
     DuplicateMember(&'static str),
+    /// It has a member whose name differs from one that must be unique only in case.
+    #[error("request body has the member {0} in another case")]
+    OtherCase(&'static str),
     /// `stream` is neither a boolean nor null.
     #[error("member stream is not a boolean")]
     InvalidStream,
@@ -202,7 +205,7 @@ impl RequestScan {
             RequestKind::Streamable => WATCHED,
             RequestKind::Whole => &WATCHED[..=MODEL],
         };
-        Self { scan: MemberScan::new(watched), values: [const { None }; WATCHED.len()] }
+        Self { scan: MemberScan::in_any_case(watched), values: [const { None }; WATCHED.len()] }
     }
 
     /// Scans the bytes of the next read.
@@ -210,18 +213,11 @@ impl RequestScan {
     /// # Errors
     /// The body cannot become a good one any more.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), ScanError> {
-        let values = &mut self.values;
-        let mut duplicate = None;
-        let fed = self.scan.feed(piece, |member: Member| {
-            if values[member.name].replace(member.value).is_some() {
-                duplicate.get_or_insert(WATCHED[member.name]);
-            }
-        });
+        let (values, mut ambiguous) = (&mut self.values, None);
+        let fed = self.scan.feed(piece, |member| take(member, WATCHED, values, &mut ambiguous));
         // It stood before whatever else is wrong with this piece, and might have come in one of its own.
-        match duplicate {
-            Some(name) => Err(ScanError::DuplicateMember(name)),
-            None => Ok(fed?),
-        }
+        ambiguous.map_or(Ok(()), Err)?;
+        Ok(fed?)
     }
 
     /// Ends the scan; `body` is all that was fed.
@@ -238,6 +234,21 @@ impl RequestScan {
         let options = self.values[STREAM_OPTIONS].take().filter(|_| stream);
         let stream_options = options.map(|value| scan_options(body, value)).transpose()?;
         Ok(ScannedRequest { name, model_value, stream, stream_options, object_end: end.at })
+    }
+}
+
+/// Keeps a member's value in `values`; the first one that must not be there stays in `ambiguous`.
+fn take(
+    member: Member,
+    names: &[&'static str],
+    values: &mut [Option<Range<usize>>],
+    ambiguous: &mut Option<ScanError>,
+) {
+    let name = names[member.name];
+    if member.other_case {
+        ambiguous.get_or_insert(ScanError::OtherCase(name));
+    } else if values[member.name].replace(member.value).is_some() {
+        ambiguous.get_or_insert(ScanError::DuplicateMember(name));
     }
 }
 
@@ -265,19 +276,15 @@ fn scan_options(body: &[u8], value: Range<usize>) -> Result<StreamOptions, ScanE
     if options.is_null {
         return Ok(options);
     }
-    let mut scan = MemberScan::new(OPTIONS);
+    let mut scan = MemberScan::in_any_case(OPTIONS);
     let mut found: [Option<Range<usize>>; OPTIONS.len()] = [const { None }; OPTIONS.len()];
-    let mut duplicate = None;
-    let fed = scan.feed(&body[value.clone()], |member| {
-        let range = value.start + member.value.start..value.start + member.value.end;
-        if found[member.name].replace(range).is_some() {
-            duplicate.get_or_insert(OPTIONS[member.name]);
-        }
+    let mut ambiguous = None;
+    let fed = scan.feed(&body[value.clone()], |mut member| {
+        member.value = value.start + member.value.start..value.start + member.value.end;
+        take(member, OPTIONS, &mut found, &mut ambiguous);
     });
     let end = fed.and_then(|()| scan.finish()).map_err(|_| ScanError::InvalidStreamOptions)?;
-    if let Some(name) = duplicate {
-        return Err(ScanError::DuplicateMember(name));
-    }
+    ambiguous.map_or(Ok(()), Err)?;
     let mut switch = |name: usize| {
         let parse = |value: Range<usize>| Some(Switch { on: boolean(&body[value.clone()])?, value });
         found[name].take().map(|value| parse(value).ok_or(ScanError::InvalidStreamOptions)).transpose()

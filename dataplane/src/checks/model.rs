@@ -30,6 +30,10 @@ pub fn model(data: &[u8]) {
             }
             (Err(ScanError::InvalidJson { at }), Some(_)) => panic!("JSON is refused at {at}"),
             (Err(ScanError::MissingModel), Some(theirs)) => assert_eq!(theirs.get("model"), None),
+            (Err(ScanError::OtherCase(name)), Some(theirs)) => {
+                let options = theirs.get("stream_options").unwrap_or(&Value::Null);
+                assert!(has_other_case(theirs, name) || has_other_case(options, name), "{name}");
+            }
             (Err(_), _) => {}
         }
     }
@@ -41,12 +45,30 @@ fn scanned(kind: RequestKind, body: &[u8]) -> Result<ScannedRequest, ScanError> 
     scan.finish(body)
 }
 
+/// Whether `object` has a member that Go would take for `name`, and we would not.
+fn has_other_case(object: &Value, name: &str) -> bool {
+    let folded = |symbol| match symbol {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    };
+    let mut keys = object.as_object().into_iter().flat_map(|object| object.keys());
+    keys.any(|key| key != name && key.chars().map(folded).eq(name.chars()))
+}
+
 /// Holds that `serde_json` reads what we read.
 fn agree(kind: RequestKind, data: &[u8], ours: &ScannedRequest, theirs: &Value) {
     let name = theirs["model"].as_str().expect("a model that was taken is a string");
     let known = if name.len() > MODEL_BYTES_MAX { "" } else { name };
     assert_eq!(ours.model(data), known);
+    assert!(!has_other_case(theirs, "model"));
     if kind == RequestKind::Streamable {
+        assert!(!has_other_case(theirs, "stream") && !has_other_case(theirs, "stream_options"));
+        if ours.stream {
+            let options = &theirs["stream_options"];
+            assert!(!has_other_case(options, "include_usage"));
+            assert!(!has_other_case(options, "continuous_usage_stats"));
+        }
         assert_eq!(ours.stream, theirs["stream"] == true);
         assert_eq!(ours.asks_usage(), ours.stream && theirs["stream_options"]["include_usage"] == true);
     }

@@ -11,7 +11,7 @@ const MUTATIONS: usize = 10_000;
 const BYTES_MAX: usize = 2_048;
 
 /// What parsers take to heart.
-const TOKENS: [&[u8]; 28] = [
+const TOKENS: [&[u8]; 30] = [
     b"\r\n",
     b"\r\n\r\n",
     b"\n\n",
@@ -38,6 +38,8 @@ const TOKENS: [&[u8]; 28] = [
     b"\"model\":\"a\"",
     b"\"stream\":true",
     b"\"stream_options\":{}",
+    b"\"Model\":",
+    b"\"\xc5\xbftream\":",
     b"data: ",
     b"[DONE]",
 ];

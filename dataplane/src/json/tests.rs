@@ -57,6 +57,48 @@ fn watched_members_of_the_top_level_are_found() {
 }
 
 #[test]
+fn members_in_another_case_are_found_where_they_are_asked_for() {
+    const NAMES: &[&str] = &["model", "stream_options", "kiosk"];
+    let scan = |pieces: [&[u8]; 2]| {
+        let (mut scan, mut found) = (MemberScan::in_any_case(NAMES), Vec::new());
+        for piece in pieces {
+            scan.feed(piece, |member| found.push((member.name, member.other_case))).unwrap();
+        }
+        scan.finish().unwrap();
+        found
+    };
+    for (key, found) in [
+        ("model", Some((0, false))),
+        (r"\u006dodel", Some((0, false))),
+        ("Model", Some((0, true))),
+        ("MODEL", Some((0, true))),
+        (r"mode\u004c", Some((0, true))),
+        ("stream_options", Some((1, false))),
+        ("\u{17f}tream_option\u{17f}", Some((1, true))),
+        (r"\u017Ftream_options", Some((1, true))),
+        ("STREAM_OPTION\u{17f}", Some((1, true))),
+        ("\u{212a}io\u{17f}\u{212A}", Some((2, true))),
+        (r"\u212aIOSK", Some((2, true))),
+        ("Models", None),
+        ("Mode", None),
+        ("m\u{f6}del", None),
+        // Not letters: what differs from them in the bit that is case.
+        ("stream\u{7f}options", None),
+        ("\u{4d}ode,", None),
+        ("\u{17e}tream_options", None),
+        ("\u{212b}iosk", None),
+        ("", None),
+    ] {
+        let document = format!("{{\"{key}\":1, \"messages\" : 2}}");
+        fuzz(document.as_bytes());
+        for cut in 0..=document.len() {
+            let (head, tail) = document.as_bytes().split_at(cut);
+            assert_eq!(scan([head, tail]), found.into_iter().collect::<Vec<_>>(), "{document} cut at {cut}");
+        }
+    }
+}
+
+#[test]
 fn what_another_reader_could_read_otherwise_is_refused() {
     for document in [
         "",

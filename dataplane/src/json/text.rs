@@ -147,22 +147,25 @@ impl RawKey {
         self.len = end;
     }
 
-    /// The index in `names` of the key that ends with the piece `last`, and whether it has escapes.
-    pub(super) fn find(&mut self, last: &[u8], names: &[&str]) -> Result<(Option<usize>, bool), TextError> {
+    /// Which one the key is that ends with the piece `last`, as `find` knows it, and whether it has escapes.
+    pub(super) fn find<T: Default>(
+        &mut self,
+        last: &[u8],
+        find: impl FnOnce(&[u8]) -> T,
+    ) -> Result<(T, bool), TextError> {
         let raw = if self.len == 0 {
             last
         } else {
             self.push(last);
-            let Some(raw) = self.bytes.get(..self.len) else { return Ok((None, false)) };
+            let Some(raw) = self.bytes.get(..self.len) else { return Ok((T::default(), false)) };
             raw
         };
-        let index = |key: &[u8]| names.iter().position(|name| name.as_bytes() == key);
         if raw.len() > KEY_BYTES_MAX || !raw.contains(&b'\\') {
-            return Ok((index(raw), false));
+            return Ok((find(raw), false));
         }
         let mut key = [0; KEY_BYTES_MAX];
         let len = unescape(raw, &mut key)?;
-        Ok((index(&key[..len]), true))
+        Ok((find(&key[..len]), true))
     }
 }
 

@@ -209,6 +209,23 @@ fn azures_paths_name_the_model_and_must_agree_with_the_body() {
 }
 
 #[test]
+fn a_member_that_differs_from_one_we_read_only_in_case_is_refused() {
+    let upstream = Upstream::fixed(json_answer(WHOLE));
+    let plane = Plane::start(vec![deployment(3, upstream.address)]);
+    for (member, code) in [
+        (r#""Model":"other""#, "duplicate_model"),
+        (r#""M\u004fdel":"other""#, "duplicate_model"),
+        (r#""\u017ftream":true"#, "duplicate_member"),
+        (r#""STREAM_OPTIONS":{}"#, "duplicate_member"),
+        (r#""stream":true,"stream_options":{"Include_Usage":false}"#, "duplicate_member"),
+    ] {
+        let answer = plane.ask(&post(CHAT, &format!(r#"{{"model":"fast",{member}}}"#)));
+        assert_eq!((answer.status, answer.code().as_str()), (400, code), "{member}");
+    }
+    assert_eq!(upstream.requests.load(Ordering::SeqCst), 0);
+}
+
+#[test]
 fn refused_keys_look_all_the_same() {
     let plane = Plane::start(vec![]);
     let typo = key(GOOD).replace("kkk", "kjk");

@@ -81,6 +81,21 @@ fn a_bad_member_is_refused_by_its_own_error() {
             r#"{"stream":true,"model":"","stream_options":{"include_usage":null,"include\u005fusage":1}}"#,
             ScanError::DuplicateMember("include_usage"),
         ),
+        (r#"{"model":"a","Model":"b"}"#, ScanError::OtherCase("model")),
+        (r#"{"MODEL":"b"}"#, ScanError::OtherCase("model")),
+        (r#"{"model":"a","mode\u004c":"b"}"#, ScanError::OtherCase("model")),
+        (r#"{"model":"a","Stream":true}"#, ScanError::OtherCase("stream")),
+        (r#"{"model":"a","\u017ftream":true}"#, ScanError::OtherCase("stream")),
+        ("{\"model\":\"a\",\"\u{17f}tream\":true}", ScanError::OtherCase("stream")),
+        (r#"{"model":"a","STREAM_OPTIONS":{}}"#, ScanError::OtherCase("stream_options")),
+        (
+            r#"{"stream":true,"model":"a","stream_options":{"include_usage":true,"Include_usage":false}}"#,
+            ScanError::OtherCase("include_usage"),
+        ),
+        (
+            r#"{"stream":true,"model":"a","stream_options":{"continuou\u017f_usage_stats":false}}"#,
+            ScanError::OtherCase("continuous_usage_stats"),
+        ),
         (r#"{"model":"a""#, ScanError::InvalidJson { at: 12 }),
         (r#"{"model":"a",}"#, ScanError::InvalidJson { at: 13 }),
         (r#"[{"model":"a"}]"#, ScanError::InvalidJson { at: 0 }),
@@ -114,6 +129,9 @@ fn of_two_faults_the_first_is_told_however_the_body_is_split() {
     for (body, error) in [
         (r#"{"model":"a","model":"b",?}"#, ScanError::DuplicateMember("model")),
         (r#"{"model":"a",?,"model":"b"}"#, ScanError::InvalidJson { at: 13 }),
+        (r#"{"model":"a","Model":"b","model":"c"}"#, ScanError::OtherCase("model")),
+        (r#"{"model":"a","model":"b","Model":"c"}"#, ScanError::DuplicateMember("model")),
+        (r#"{"model":"a","Model":?}"#, ScanError::InvalidJson { at: 21 }),
     ] {
         assert_eq!(scan(body), Err(error), "{body}");
     }
@@ -129,7 +147,8 @@ fn stream_options_are_looked_at_only_where_the_answer_is_streamed() {
         assert_eq!((scanned.stream, scanned.stream_options.is_some()), (streamed, streamed));
     }
     let scanned =
-        scan_as(RequestKind::Whole, r#"{"model":"m","stream":1,"stream":2,"stream_options":3}"#).unwrap();
+        scan_as(RequestKind::Whole, r#"{"model":"m","stream":1,"stream":2,"STREAM":3,"stream_options":4}"#)
+            .unwrap();
     assert!(!scanned.stream && scanned.stream_options.is_none());
 }
 
