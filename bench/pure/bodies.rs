@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use dataplane::body::rewrite::{UsageAsk, plan};
+use dataplane::body::rewrite::{ModelText, UsageAsk, plan};
 use dataplane::body::scan::{RequestKind, RequestScan};
 
 use crate::texts::{ModelAt, chat_body};
@@ -45,7 +45,7 @@ fn scan(body: &str) -> Ready {
         scan.finish(body).ok()
     };
     let scanned = run(&body).expect("the body is a good one");
-    assert_eq!(scanned.model(&body), NAMES.0);
+    assert_eq!(scanned.model(&body), Some(NAMES.0));
     Ready::new(body.len(), move || {
         black_box(run(black_box(&body)));
     })
@@ -58,7 +58,8 @@ fn splice(bytes: usize, members: &str, ask: UsageAsk) -> Ready {
     let scanned = scan.finish(body.as_bytes()).expect("the body is whole");
 
     let mut written = Vec::new();
-    plan(&scanned, Some(NAMES.1), ask).append_piece(body.as_bytes(), 0, usize::MAX, &mut written);
+    let model = ModelText::new(NAMES.1);
+    plan(&scanned, Some(&model), ask).append_piece(body.as_bytes(), 0, usize::MAX, &mut written);
     let mut expected =
         body.replace(&format!(r#""model":"{}""#, NAMES.0), &format!(r#""model":"{}""#, NAMES.1));
     if ask == UsageAsk::Include {
@@ -68,7 +69,7 @@ fn splice(bytes: usize, members: &str, ask: UsageAsk) -> Ready {
 
     let mut out = Vec::with_capacity(WRITE_BYTES);
     Ready::new(bytes, move || {
-        let splice = plan(black_box(&scanned), Some(NAMES.1), ask);
+        let splice = plan(black_box(&scanned), Some(&model), ask);
         let (total, mut sent) = (splice.rewritten_len(body.len()), 0);
         while sent < total {
             out.clear();

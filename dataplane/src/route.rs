@@ -46,12 +46,17 @@ pub fn endpoint(method: Method, path: &[u8]) -> Result<Asked<'_>, RequestError> 
     Ok(Asked { endpoint, model })
 }
 
-/// The path behind `/v1/` or `/openai/v1/`, or behind `/openai/deployments/MODEL/` with the model.
+/// The path behind `/v1/` or `/openai/v1/`, or behind `/openai/deployments/MODEL/` with the model; of
+/// `/openai/` alone Azure has the models.
 fn operation(path: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let azure = path.strip_prefix(b"/openai");
     if let Some(rest) = azure.and_then(|rest| rest.strip_prefix(b"/deployments/")) {
         let slash = rest.iter().position(|byte| *byte == b'/')?;
         return Some((&rest[slash + 1..], Some(&rest[..slash])));
+    }
+    let models = azure.and_then(|rest| rest.strip_prefix(b"/"));
+    if let Some(models) = models.filter(|rest| *rest == b"models" || rest.starts_with(b"models/")) {
+        return Some((models, None));
     }
     azure.unwrap_or(path).strip_prefix(b"/v1/").map(|operation| (operation, None))
 }

@@ -60,7 +60,12 @@ impl Request<'_> {
             (true, false, true) => (UsageAsk::IncludeContinuous, StreamMode::Cut),
             (true, true, true) => (UsageAsk::IncludeContinuous, StreamMode::CutMembers),
         };
-        (plan(&self.scanned, named.then_some(upstream.model_text.as_str()), ask), mode)
+        let model = match named {
+            true => Some(&upstream.model_text),
+            false if self.scanned.names_model() => None,
+            false => Some(&self.alias.model_text),
+        };
+        (plan(&self.scanned, model, ask), mode)
     }
 }
 
@@ -172,15 +177,18 @@ async fn serve(
     if endpoint == Endpoint::Models {
         return models::answer(client, received, admitted, model_in_path.as_deref(), worker, exchange).await;
     }
-    let (body, scanned) = read_body(client, received, endpoint).await?;
+    let (body, scanned) = read_body(client, received, endpoint, model_in_path.is_some()).await?;
     exchange.set_request(endpoint, scanned.stream);
     // The body may have taken a while: is the key still good?
     admitted.renew(worker.catch_up(), &worker.tables, &worker.cache)?;
     let alias = {
-        let (model, routes) = (scanned.model(&client.input()[body.range.clone()]), worker.routes());
-        if model_in_path.is_some_and(|in_path| in_path != model) {
-            return Err(RequestError::ModelMismatch.into());
-        }
+        let (in_body, routes) = (scanned.model(&client.input()[body.range.clone()]), worker.routes());
+        let model = match (in_body, model_in_path.as_deref()) {
+            (Some(in_body), Some(in_path)) if in_body != in_path => {
+                return Err(RequestError::ModelMismatch.into());
+            }
+            (in_body, in_path) => in_body.or(in_path).unwrap_or_default(),
+        };
         let (alias, allowed) = route::alias(&routes, model, &admitted.caller);
         if let Some(alias) = alias {
             exchange.set_alias(alias.id);
@@ -196,9 +204,11 @@ async fn read_body(
     client: &mut Client,
     received: &Received,
     endpoint: Endpoint,
+    model_in_path: bool,
 ) -> Result<(Body, ScannedRequest), Failure> {
     let streamable = endpoint != Endpoint::Embeddings;
-    let mut scan = RequestScan::new(if streamable { RequestKind::Streamable } else { RequestKind::Whole });
+    let kind = if streamable { RequestKind::Streamable } else { RequestKind::Whole };
+    let mut scan = RequestScan::new(kind).with_model_in_path(model_in_path);
     let body = client.read_body(received, |piece| Ok(scan.feed(piece)?)).await?;
     let scanned = scan.finish(&client.input()[body.range.clone()])?;
     Ok((body, scanned))

@@ -23,6 +23,7 @@ use wire::request_id::RequestIds;
 use wire::table::{Allow, Key};
 use wire::table_sum;
 
+use crate::body::rewrite::ModelText;
 use crate::tables::cuts::Cuts;
 use crate::tables::delta_times::DeltaTimes;
 use crate::tables::freshness::Freshness;
@@ -107,6 +108,8 @@ pub struct AliasRoute {
     pub id: AliasId,
     /// Its name.
     pub name: String,
+    /// What names it in a body.
+    pub model_text: ModelText,
     /// When it was made, Unix time in seconds.
     pub created_s: u64,
     /// The deployments that can be used.

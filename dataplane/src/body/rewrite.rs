@@ -6,12 +6,14 @@
 //!           ^^^^ upstream's name                    ^ ,"stream_options":{"include_usage":true}
 //! ```
 //!
+//! Where the path alone names the model, the member is added behind the opening brace, or its null replaced.
 //! `stream_options` is added before the closing brace, or merged into the one that is there. Edits are sorted
 //! and do not overlap.
 
 use std::ops::Range;
 
 use super::scan::{ScannedRequest, StreamOptions, Switch};
+use crate::json::text::escape;
 
 /// The model, and two switches in `stream_options`.
 const EDITS_MAX: usize = 3;
@@ -38,6 +40,30 @@ pub enum UsageAsk {
     IncludeContinuous,
 }
 
+/// A model's name as it is written into bodies: `"model":"NAME",`.
+#[derive(Debug)]
+pub struct ModelText(String);
+
+/// What stands before the value in it.
+const MODEL_KEY: &str = r#""model":"#;
+
+impl ModelText {
+    /// For the model `name`.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(format!("{MODEL_KEY}\"{}\",", escape(name)))
+    }
+
+    fn value(&self) -> &str {
+        &self.0[MODEL_KEY.len()..self.0.len() - 1]
+    }
+
+    /// The whole member, with a comma where others follow.
+    fn member(&self, others: bool) -> &str {
+        &self.0[..self.0.len() - usize::from(!others)]
+    }
+}
+
 /// The edits of one body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Splice<'m> {
@@ -51,20 +77,22 @@ struct Edit<'m> {
     text: &'m str,
 }
 
-/// Plans the edits of a scanned body. `model_text` is the inside of the JSON string that the upstream is to
-/// read as its model; `None` leaves the client's.
+/// Plans the edits of a scanned body. `model` is what the upstream is to read as its model; `None` leaves
+/// what the client wrote.
 #[must_use]
-pub fn plan<'m>(scanned: &ScannedRequest, model_text: Option<&'m str>, usage: UsageAsk) -> Splice<'m> {
+pub fn plan<'m>(scanned: &ScannedRequest, model: Option<&'m ModelText>, usage: UsageAsk) -> Splice<'m> {
     let mut splice = Splice::default();
-    if let Some(text) = model_text {
-        splice.push(scanned.model_value.start + 1..scanned.model_value.end - 1, text);
+    if let Some(model) = model {
+        let absent = scanned.model_value.is_empty();
+        let text = if absent { model.member(scanned.has_members) } else { model.value() };
+        splice.push(scanned.model_value.clone(), text);
     }
     let continuous = usage == UsageAsk::IncludeContinuous;
     if scanned.stream && usage != UsageAsk::Leave {
         match &scanned.stream_options {
             None => {
                 let member = if continuous { MEMBER_BOTH } else { MEMBER_USAGE };
-                // There is a member before it in any case: the model.
+                // There is a member before it in any case: `stream`.
                 splice.push(scanned.object_end..scanned.object_end, member);
             }
             Some(options) if options.is_null => {

@@ -23,9 +23,11 @@ const OPTIONS: &[&str] = &["include_usage", "continuous_usage_stats"];
 
 /// Scans a body whole and in pieces, and holds that both ways say the same.
 pub fn fuzz(data: &[u8]) {
-    for kind in [RequestKind::Streamable, RequestKind::Whole] {
+    for (kind, in_path) in
+        [(RequestKind::Streamable, false), (RequestKind::Streamable, true), (RequestKind::Whole, false)]
+    {
         let scan = |size: usize| {
-            let mut scan = RequestScan::new(kind);
+            let mut scan = RequestScan::new(kind).with_model_in_path(in_path);
             data.chunks(size).try_for_each(|piece| scan.feed(piece))?;
             scan.finish(data)
         };
@@ -51,7 +53,7 @@ pub enum ScanError {
         /// Offset of the bracket.
         at: usize,
     },
-    /// It names no model.
+    /// Neither it nor the path names a model.
     #[error("request body has no member model")]
     MissingModel,
     /// Its model is not a string.
@@ -96,6 +98,8 @@ enum ModelName {
     Plain,
     /// What its escapes mean; empty if that is longer than [`MODEL_BYTES_MAX`].
     Unescaped(Box<str>),
+    /// The path alone names it.
+    InPath,
 }
 
 impl ModelName {
@@ -149,8 +153,11 @@ pub struct StreamOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScannedRequest {
     name: ModelName,
-    /// The bytes of the model's value, with its quotes.
+    /// The bytes of the model's value, with its quotes; where there is no such member none, behind the
+    /// opening brace.
     pub model_value: Range<usize>,
+    /// Whether there is any member.
+    pub has_members: bool,
     /// Whether the answer is to be streamed.
     pub stream: bool,
     /// `stream_options`; looked at only where the answer is streamed.
@@ -160,17 +167,24 @@ pub struct ScannedRequest {
 }
 
 impl ScannedRequest {
-    /// The model that the client asks for; `body` is what was scanned. Empty if the name was longer than
-    /// [`MODEL_BYTES_MAX`], which is no alias either.
+    /// The model that the body asks for, if it names one; `body` is what was scanned. Empty if the name was
+    /// longer than [`MODEL_BYTES_MAX`], which is no alias either.
     #[must_use]
-    pub fn model<'a>(&'a self, body: &'a [u8]) -> &'a str {
+    pub fn model<'a>(&'a self, body: &'a [u8]) -> Option<&'a str> {
         match &self.name {
-            ModelName::Unescaped(name) => name,
+            ModelName::Unescaped(name) => Some(name),
             // `parse` let only UTF-8 in.
             ModelName::Plain => text_inside(body, &self.model_value)
                 .and_then(|name| std::str::from_utf8(name).ok())
-                .unwrap_or_default(),
+                .or(Some("")),
+            ModelName::InPath => None,
         }
+    }
+
+    /// Whether the body names a model.
+    #[must_use]
+    pub fn names_model(&self) -> bool {
+        self.name != ModelName::InPath
     }
 
     /// Whether the client itself asked for the usage event of a stream.
@@ -194,6 +208,7 @@ impl ScannedRequest {
 #[derive(Debug)]
 pub struct RequestScan {
     scan: MemberScan,
+    model_in_path: bool,
     values: [Option<Range<usize>>; WATCHED.len()],
 }
 
@@ -205,7 +220,14 @@ impl RequestScan {
             RequestKind::Streamable => WATCHED,
             RequestKind::Whole => &WATCHED[..=MODEL],
         };
-        Self { scan: MemberScan::in_any_case(watched), values: [const { None }; WATCHED.len()] }
+        let values = [const { None }; WATCHED.len()];
+        Self { scan: MemberScan::in_any_case(watched), model_in_path: false, values }
+    }
+
+    /// Whether the path names the model: then the body need not, and may say null.
+    #[must_use]
+    pub fn with_model_in_path(self, model_in_path: bool) -> Self {
+        Self { model_in_path, ..self }
     }
 
     /// Scans the bytes of the next read.
@@ -226,14 +248,31 @@ impl RequestScan {
     /// The body is incomplete, or its members are not what they must be.
     pub fn finish(&mut self, body: &[u8]) -> Result<ScannedRequest, ScanError> {
         let end = self.scan.finish()?;
-        let model_value = self.values[MODEL].take().ok_or(ScanError::MissingModel)?;
-        let name = ModelName::parse(text_inside(body, &model_value).ok_or(ScanError::InvalidModel)?)?;
+        let (name, model_value) = self.model(body)?;
         let stream = self.values[STREAM]
             .take()
             .map_or(Ok(false), |value| boolean(&body[value]).ok_or(ScanError::InvalidStream))?;
         let options = self.values[STREAM_OPTIONS].take().filter(|_| stream);
         let stream_options = options.map(|value| scan_options(body, value)).transpose()?;
-        Ok(ScannedRequest { name, model_value, stream, stream_options, object_end: end.at })
+        let (has_members, object_end) = (end.has_members, end.at);
+        Ok(ScannedRequest { name, model_value, has_members, stream, stream_options, object_end })
+    }
+
+    fn model(&mut self, body: &[u8]) -> Result<(ModelName, Range<usize>), ScanError> {
+        match self.values[MODEL].take() {
+            Some(value) if self.model_in_path && &body[value.clone()] == b"null" => {
+                Ok((ModelName::InPath, value))
+            }
+            Some(value) => {
+                let name = text_inside(body, &value).ok_or(ScanError::InvalidModel)?;
+                Ok((ModelName::parse(name)?, value))
+            }
+            None if self.model_in_path => {
+                let inside = body.iter().position(|&byte| byte == b'{').map_or(0, |brace| brace + 1);
+                Ok((ModelName::InPath, inside..inside))
+            }
+            None => Err(ScanError::MissingModel),
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 
 use serde_json::Value;
 
-use crate::body::rewrite::{UsageAsk, plan};
+use crate::body::rewrite::{ModelText, UsageAsk, plan};
 use crate::body::scan::{self, MODEL_BYTES_MAX, RequestKind, RequestScan, ScanError, ScannedRequest};
-use crate::json::text::escape;
 
 /// What the upstream calls the model: longer than most, and with something to escape.
 const UPSTREAM_MODEL: &str = "an \"upstream's\" \\ model";
@@ -14,8 +13,10 @@ const UPSTREAM_MODEL: &str = "an \"upstream's\" \\ model";
 pub fn model(data: &[u8]) {
     scan::fuzz(data);
     let theirs: Option<Value> = serde_json::from_slice(data).ok().filter(Value::is_object);
-    for kind in [RequestKind::Streamable, RequestKind::Whole] {
-        match (scanned(kind, data), &theirs) {
+    for (kind, in_path) in
+        [(RequestKind::Streamable, false), (RequestKind::Streamable, true), (RequestKind::Whole, false)]
+    {
+        match (scanned(kind, in_path, data), &theirs) {
             (Ok(ours), _) => {
                 if let Some(theirs) = &theirs {
                     agree(kind, data, &ours, theirs);
@@ -29,7 +30,9 @@ pub fn model(data: &[u8]) {
                 asks.iter().for_each(|ask| splice(kind, data, &ours, *ask, theirs.clone()));
             }
             (Err(ScanError::InvalidJson { at }), Some(_)) => panic!("JSON is refused at {at}"),
-            (Err(ScanError::MissingModel), Some(theirs)) => assert_eq!(theirs.get("model"), None),
+            (Err(ScanError::MissingModel), Some(theirs)) => {
+                assert!(!in_path && theirs.get("model").is_none());
+            }
             (Err(ScanError::OtherCase(name)), Some(theirs)) => {
                 let options = theirs.get("stream_options").unwrap_or(&Value::Null);
                 assert!(has_other_case(theirs, name) || has_other_case(options, name), "{name}");
@@ -39,8 +42,8 @@ pub fn model(data: &[u8]) {
     }
 }
 
-fn scanned(kind: RequestKind, body: &[u8]) -> Result<ScannedRequest, ScanError> {
-    let mut scan = RequestScan::new(kind);
+fn scanned(kind: RequestKind, in_path: bool, body: &[u8]) -> Result<ScannedRequest, ScanError> {
+    let mut scan = RequestScan::new(kind).with_model_in_path(in_path);
     scan.feed(body)?;
     scan.finish(body)
 }
@@ -58,9 +61,14 @@ fn has_other_case(object: &Value, name: &str) -> bool {
 
 /// Holds that `serde_json` reads what we read.
 fn agree(kind: RequestKind, data: &[u8], ours: &ScannedRequest, theirs: &Value) {
-    let name = theirs["model"].as_str().expect("a model that was taken is a string");
-    let known = if name.len() > MODEL_BYTES_MAX { "" } else { name };
-    assert_eq!(ours.model(data), known);
+    match &theirs["model"] {
+        Value::Null => assert_eq!(ours.model(data), None),
+        name => {
+            let name = name.as_str().expect("a model that was taken is a string");
+            let known = if name.len() > MODEL_BYTES_MAX { "" } else { name };
+            assert_eq!(ours.model(data), Some(known));
+        }
+    }
     assert!(!has_other_case(theirs, "model"));
     if kind == RequestKind::Streamable {
         assert!(!has_other_case(theirs, "stream") && !has_other_case(theirs, "stream_options"));
@@ -76,7 +84,7 @@ fn agree(kind: RequestKind, data: &[u8], ours: &ScannedRequest, theirs: &Value) 
 
 /// Plans the edits, and holds that they make the document that was meant.
 fn splice(kind: RequestKind, data: &[u8], ours: &ScannedRequest, ask: UsageAsk, theirs: Option<Value>) {
-    let text = escape(UPSTREAM_MODEL);
+    let text = ModelText::new(UPSTREAM_MODEL);
     let splice = plan(ours, Some(&text), ask);
     let whole = splice.slices(data).collect::<Vec<_>>().concat();
     assert_eq!(whole.len(), splice.rewritten_len(data.len()));
@@ -85,8 +93,8 @@ fn splice(kind: RequestKind, data: &[u8], ours: &ScannedRequest, ask: UsageAsk, 
         while splice.append_piece(data, pieces.len(), size, &mut pieces) > 0 {}
         assert_eq!(pieces, whole, "pieces of {size}");
     }
-    let again = scanned(kind, &whole).expect("what was edited can be read again");
-    assert_eq!(again.model(&whole), UPSTREAM_MODEL);
+    let again = scanned(kind, false, &whole).expect("what was edited can be read again");
+    assert_eq!(again.model(&whole), Some(UPSTREAM_MODEL));
     assert_eq!(again.asks_usage(), ours.asks_usage() || ask != UsageAsk::Leave);
     let Some(mut expected) = theirs else { return };
     expected["model"] = UPSTREAM_MODEL.into();

@@ -13,6 +13,7 @@ use wire::request_id::RequestIds;
 use wire::table::{Alias, Allow, Application, Change, Deployment, Settings};
 use wire::table_sum::{self, TableSum};
 
+use crate::body::rewrite::ModelText;
 use crate::config::Credential;
 use crate::log::{self, Entry};
 use crate::tables::{AliasRoute, Gone, KeyEntry, Keys, Routes, Tables};
@@ -281,6 +282,7 @@ impl TableWriter {
         let route = |alias: &Alias| AliasRoute {
             id: alias.id,
             name: alias.name.clone(),
+            model_text: ModelText::new(&alias.name),
             created_s: alias.created_s,
             upstreams: alias.deployments.iter().filter_map(|id| self.upstreams.get(id).cloned()).collect(),
         };

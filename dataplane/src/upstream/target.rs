@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, bounded};
 use wire::event::Endpoint;
 use wire::table::{Deployment, Dialect};
 
+use crate::body::rewrite::ModelText;
 use crate::config::Credential;
-use crate::json::text::escape;
 
 /// Why a deployment can't be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -133,8 +133,8 @@ pub struct Upstream {
     pub spec: Deployment,
     /// Where it is; the same while only other properties change, so that idle connections stay good.
     pub target: Arc<Target>,
-    /// The inside of the JSON string that names the model to it; empty where it has the alias's own name.
-    pub model_text: String,
+    /// What names the model to it; of no use where that is the alias's own name.
+    pub model_text: ModelText,
     /// For each endpoint that is forwarded how a request to it begins: the request line, and the header lines
     /// that every one carries (host, accept-encoding, user-agent, the credential's).
     heads: [Vec<u8>; FORWARDED.len()],
@@ -176,7 +176,7 @@ impl Upstream {
             header_lines.extend_from_slice(credential.secret.reveal().as_bytes());
             header_lines.extend_from_slice(b"\r\n");
         }
-        let model_text = escape(&spec.upstream_model).into_owned();
+        let model_text = ModelText::new(&spec.upstream_model);
         let heads = FORWARDED.map(|(_, operation)| {
             let mut head = b"POST ".to_vec();
             append_path(&spec, &target, operation, &mut head);

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use wire::event::{Endpoint, UsageSource};
 use wire::id::{AliasId, AttributionId, DeploymentId};
 use wire::request_id::RequestIds;
+use wire::table::{Deployment, Dialect};
 
 use crate::plane::{BARRED, EXPIRED, GOOD, Plane, UNKNOWN, Upstream, deployment, key, post, post_as};
 
@@ -195,6 +196,8 @@ fn models_are_those_that_the_caller_may_use() {
     let all = get(&key(GOOD), "/v1/models").json();
     assert_eq!(all["data"][0]["id"], "fast");
     assert_eq!(get(&key(GOOD), "/openai/v1/models/fast").json()["object"], "model");
+    assert_eq!(get(&key(GOOD), "/openai/models?api-version=2024-10-21").json()["data"][0]["id"], "fast");
+    assert_eq!(get(&key(GOOD), "/openai/models/fast?api-version=2024-10-21").json()["object"], "model");
     assert_eq!(get(&key(BARRED), "/v1/models").json()["data"].as_array().unwrap().len(), 0);
     assert_eq!(get(&key(BARRED), "/v1/models/fast").code(), "model_not_found");
 }
@@ -206,6 +209,42 @@ fn azures_paths_name_the_model_and_must_agree_with_the_body() {
     let path = |model: &str| format!("/openai/deployments/{model}/chat/completions?api-version=2024-10-21");
     assert_eq!(plane.ask(&post(&path("fast"), ASK)).status, 200);
     assert_eq!(plane.ask(&post(&path("slow"), ASK)).code(), "model_mismatch");
+}
+
+#[test]
+fn where_azures_path_names_the_model_the_body_need_not() {
+    let (seen, requests) = mpsc::channel();
+    let seen = Mutex::new(seen);
+    let upstream = Upstream::start(move |request, stream| {
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        seen.lock().unwrap().send((head.to_owned(), body.to_owned())).unwrap();
+        stream.write_all(&json_answer(WHOLE)).is_ok()
+    });
+    let azure = Deployment {
+        dialect: Dialect::Azure,
+        api_version: "2024-10-21".into(),
+        ..deployment(3, upstream.address)
+    };
+    let unnamed = Deployment { upstream_model: String::new(), ..deployment(3, upstream.address) };
+    let path = "/openai/deployments/fast/chat/completions?api-version=2024-10-21";
+    for (deployment, model) in
+        [(deployment(3, upstream.address), "upstream-model"), (azure, "upstream-model"), (unnamed, "fast")]
+    {
+        let plane = Plane::start(vec![deployment]);
+        for (body, sent) in [
+            (r#"{"messages":[]}"#, r#"{"model":"MODEL","messages":[]}"#),
+            (r#"{"messages":[],"model":null}"#, r#"{"messages":[],"model":"MODEL"}"#),
+            (r#"{"messages":[],"model":"fast"}"#, r#"{"messages":[],"model":"MODEL"}"#),
+        ] {
+            assert_eq!(plane.ask(&post(path, body)).status, 200, "{body}");
+            assert_eq!(requests.recv().unwrap().1, sent.replace("MODEL", model));
+            assert_eq!(plane.ask(&post(&path.replace("fast", "slow"), body)).status / 100, 4);
+        }
+        for event in plane.usage(6).into_iter().filter(|event| event.status == 200) {
+            assert_eq!((event.alias, event.tokens.total), (AliasId(9), 18));
+        }
+        assert_eq!(plane.ask(&post(CHAT, r#"{"model":null}"#)).code(), "missing_model");
+    }
 }
 
 #[test]

@@ -2,15 +2,15 @@
 
 use super::super::scan::{RequestKind, RequestScan};
 use super::*;
-use crate::json::text::escape;
 
+/// The body's edits; where it names no model, its path does.
 fn rewrite(body: &str, upstream_model: &str, usage: UsageAsk) -> String {
-    let mut scan = RequestScan::new(RequestKind::Streamable);
+    let mut scan = RequestScan::new(RequestKind::Streamable).with_model_in_path(true);
     scan.feed(body.as_bytes()).unwrap();
     let scanned = scan.finish(body.as_bytes()).unwrap();
-    let text = escape(upstream_model);
-    let model_text = (scanned.model(body.as_bytes()) != upstream_model).then_some(&*text);
-    let splice = plan(&scanned, model_text, usage);
+    let text = ModelText::new(upstream_model);
+    let model = (scanned.model(body.as_bytes()) != Some(upstream_model)).then_some(&text);
+    let splice = plan(&scanned, model, usage);
     let whole = splice.slices(body.as_bytes()).collect::<Vec<_>>().concat();
     assert_eq!(whole.len(), splice.rewritten_len(body.len()));
     assert_eq!(splice.is_empty(), whole == body.as_bytes());
@@ -39,6 +39,33 @@ fn only_the_model_changes_where_no_usage_is_asked_for() {
         // 1e400 is no f64, so serde_json is asked about a document without it.
         let usable = body.replace("1e400", "1e40");
         assert_eq!(rewrite(&usable, model, UsageAsk::Leave), expected.replace("1e400", "1e40"));
+    }
+}
+
+#[test]
+fn a_model_that_only_the_path_names_is_added() {
+    for (body, usage, expected) in [
+        ("{}", UsageAsk::Leave, r#"{"model":"b"}"#),
+        (" { }\n", UsageAsk::Leave, " {\"model\":\"b\" }\n"),
+        (r#"{"messages":[]}"#, UsageAsk::Leave, r#"{"model":"b","messages":[]}"#),
+        (r#"{"model":null}"#, UsageAsk::Leave, r#"{"model":"b"}"#),
+        (r#"{"x":0, "model" : null }"#, UsageAsk::Leave, r#"{"x":0, "model" : "b" }"#),
+        (
+            r#"{"stream":true}"#,
+            UsageAsk::Include,
+            r#"{"model":"b","stream":true,"stream_options":{"include_usage":true}}"#,
+        ),
+        (
+            r#"{"stream_options":{"include_usage":false},"stream":true,"model":null}"#,
+            UsageAsk::IncludeContinuous,
+            concat!(
+                r#"{"stream_options":{"include_usage":true,"continuous_usage_stats":true},"#,
+                r#""stream":true,"model":"b"}"#
+            ),
+        ),
+    ] {
+        assert_eq!(rewrite(body, "b", usage), expected);
+        assert_eq!(rewrite(body, "q\"", usage), expected.replace("\"b\"", "\"q\\\"\""));
     }
 }
 

@@ -3,7 +3,10 @@
 use super::*;
 
 fn scan_pieces(kind: RequestKind, pieces: &[&[u8]]) -> Result<ScannedRequest, ScanError> {
-    let mut scan = RequestScan::new(kind);
+    feed(RequestScan::new(kind), pieces)
+}
+
+fn feed(mut scan: RequestScan, pieces: &[&[u8]]) -> Result<ScannedRequest, ScanError> {
     for piece in pieces {
         scan.feed(piece)?;
     }
@@ -34,7 +37,7 @@ fn the_model_is_found_and_unescaped() {
         (r#"{"model":""}"#, "", r#""""#),
     ] {
         let scanned = scan(body).unwrap();
-        assert_eq!(scanned.model(body.as_bytes()), model);
+        assert_eq!(scanned.model(body.as_bytes()), Some(model));
         assert_eq!(&body[scanned.model_value.clone()], value);
         assert_eq!(&body[scanned.object_end..].trim_end(), &"}");
         assert!(!scanned.stream && scanned.stream_options.is_none());
@@ -46,8 +49,38 @@ fn a_model_name_too_long_is_an_unknown_alias() {
     for (len, known) in [(MODEL_BYTES_MAX, MODEL_BYTES_MAX), (MODEL_BYTES_MAX + 1, 0), (100_000, 0)] {
         let body = format!("{{\"model\":\"{}\"}}", "m".repeat(len));
         let scanned = scan_pieces(RequestKind::Streamable, &[body.as_bytes()]).unwrap();
-        assert_eq!(scanned.model(body.as_bytes()).len(), known);
+        assert_eq!(scanned.model(body.as_bytes()).unwrap().len(), known);
         assert_eq!(scanned.model_value.len(), len + 2);
+    }
+}
+
+#[test]
+fn where_the_path_names_the_model_the_body_need_not() {
+    for (body, expected) in [
+        (r#"{"messages":[]}"#, Ok((None, 1..1))),
+        (r#" { }"#, Ok((None, 2..2))),
+        (r#"{"a":{"model":"m"}, "model" : null }"#, Ok((None, 30..34))),
+        (r#"{"\u006dodel":null}"#, Ok((None, 14..18))),
+        (r#"{"model":"m"}"#, Ok((Some("m"), 9..12))),
+        (r#"{"model":""}"#, Ok((Some(""), 9..11))),
+        (r#"{"model":nulL}"#, Err(ScanError::InvalidModel)),
+        (r#"{"model":0}"#, Err(ScanError::InvalidModel)),
+        (r#"{"model":null,"model":null}"#, Err(ScanError::DuplicateMember("model"))),
+        (r#"{"Model":"m"}"#, Err(ScanError::OtherCase("model"))),
+        (r#"{"stream":1}"#, Err(ScanError::InvalidStream)),
+        ("{", Err(ScanError::InvalidJson { at: 1 })),
+    ] {
+        fuzz(body.as_bytes());
+        for cut in 0..=body.len() {
+            let (head, tail) = body.as_bytes().split_at(cut);
+            let scanned =
+                feed(RequestScan::new(RequestKind::Streamable).with_model_in_path(true), &[head, tail]);
+            let found = scanned.as_ref().map(|scanned| {
+                assert_eq!(scanned.names_model(), scanned.model(body.as_bytes()).is_some());
+                (scanned.model(body.as_bytes()), scanned.model_value.clone())
+            });
+            assert_eq!(found.map_err(|error| *error), expected, "{body} cut at {cut}");
+        }
     }
 }
 
