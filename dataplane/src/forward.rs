@@ -91,7 +91,7 @@ pub async fn exchange(
         let attempt = attempt(client, request, (&upstream, &splice), worker).await;
         match attempt {
             Ok(answer) if is_refusal(&answer) && untried(request, tried.ids()) => {
-                chosen.failed(now_ms);
+                chosen.failed(worker.watches.now_ms());
                 metrics::add(&worker.counters.upstream_failures, 1);
             }
             Ok(answer) => {
@@ -100,7 +100,7 @@ pub async fn exchange(
             }
             Err(Attempt::ClientLeft) => return Err(Failure::ClientLeft),
             Err(failed) => {
-                chosen.failed(now_ms);
+                chosen.failed(worker.watches.now_ms());
                 metrics::add(&worker.counters.upstream_failures, 1);
                 match failed {
                     Attempt::Unclear if !upstream.spec.replay_safe => {

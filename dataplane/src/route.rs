@@ -174,7 +174,7 @@ impl Balance {
 }
 
 impl Chosen {
-    /// It could not be used: others are preferred for a while.
+    /// It could not be used, as is known from `now_ms` on: others are preferred for a while.
     pub fn failed(&self, now_ms: u64) {
         let failures = self.load.failures.get();
         self.load.failures.set(failures.saturating_add(1));

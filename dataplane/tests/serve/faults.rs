@@ -1,12 +1,13 @@
 //! What a client sees when an upstream fails, and what an upstream sees when a client leaves.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use wire::event::UsageSource;
 use wire::table::{Deployment, Dialect, OnDisconnect};
 
@@ -41,6 +42,40 @@ fn an_upstream_that_refuses_is_503_and_another_one_takes_its_place() {
     for _ in 0..10 {
         assert_eq!(plane.ask(&post(CHAT, ASK)).status, 200);
     }
+}
+
+/// An address where connecting takes for ever: nobody accepts, and no more may wait. Good while what else is
+/// returned is kept.
+fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+    let waiting = std::iter::from_fn(connect).collect();
+    (address, listener, waiting)
+}
+
+#[test]
+fn a_deployment_that_takes_long_to_fail_is_left_alone_from_then_on() {
+    let (address, _listener, _waiting) = black_hole();
+    let upstream = Upstream::fixed(OK);
+    let dead = Deployment { connect_timeout_ms: 2_000, ..deployment(1, address) };
+    let plane = Plane::start(vec![dead, deployment(2, upstream.address)]);
+    let failures = || plane.metric("liutong_upstream_failures_total");
+    // On one connection, since each worker finds out by itself.
+    let mut peer = plane.connect();
+    let mut ask = || {
+        peer.send(&post(CHAT, ASK));
+        assert_eq!(peer.answer().status, 200);
+    };
+    while failures() == 0 {
+        ask();
+    }
+    (0..20).for_each(|_| ask());
+    // Once more where these took longer than it is left alone for.
+    assert!(failures() <= 2, "{}", failures());
 }
 
 #[test]
