@@ -177,8 +177,13 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Reads once; what may go on is in the returned range of the buffer.
-    async fn read(&mut self) -> Result<Range<usize>, Broken> {
+    /// Reads once, with the upstream's limit; what may go on is in the returned range of the buffer.
+    fn read(&mut self) -> impl Future<Output = Result<Range<usize>, Broken>> {
+        self.read_within(Duration::MAX)
+    }
+
+    /// The same, with a limit that may be less.
+    async fn read_within(&mut self, limit: Duration) -> Result<Range<usize>, Broken> {
         // Where every read has something at once, none of them is ever found waiting and given up.
         if self.worker.watches.has_ended() {
             return Err(Broken::Ending);
@@ -189,7 +194,7 @@ impl Relay<'_> {
         buffer.extend_from_slice(&self.held);
         buffer.reserve(READ_BYTES / 2);
         let at = buffer.len();
-        let limit = Duration::from_millis(self.upstream.spec.idle_timeout_ms.into());
+        let limit = limit.min(Duration::from_millis(self.upstream.spec.idle_timeout_ms.into()));
         let (result, buffer) = match self.client.watch.run(limit, self.stream.read(buffer, at)).await {
             Ok(done) => done,
             Err(Fired::Deadline) => return Err(Broken::Upstream(RequestError::UpstreamSlow)),
@@ -382,8 +387,9 @@ impl Relay<'_> {
     async fn drain(&mut self) {
         self.client.watch.ignore_client();
         let began = Instant::now();
-        while !self.done && began.elapsed() < DRAIN_LIMIT {
-            if self.read().await.is_err() {
+        while !self.done {
+            let left = DRAIN_LIMIT.saturating_sub(began.elapsed());
+            if left.is_zero() || self.read_within(left).await.is_err() {
                 return;
             }
         }
