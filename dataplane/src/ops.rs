@@ -7,12 +7,12 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::metrics::{self, Counters};
 use crate::worker::{ACCEPT_REST, Shared};
 
-/// How long a caller of this listener may take.
+/// How long a caller of this listener may take for its request and its answer: others wait.
 const PATIENCE: Duration = Duration::from_secs(2);
 const HEAD_BYTES_MAX: usize = 8 * 1024;
 
@@ -41,13 +41,20 @@ pub fn start(listener: TcpListener, ops: Ops) -> io::Result<()> {
         .map(drop)
 }
 
+/// How long it is until `end`, which has not come yet.
+fn left_until(end: Instant) -> io::Result<Duration> {
+    let left = end.saturating_duration_since(Instant::now());
+    // The system takes a limit of nothing for none.
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
 impl Ops {
     fn answer(&self, mut caller: TcpStream) -> io::Result<()> {
-        caller.set_read_timeout(Some(PATIENCE))?;
-        caller.set_write_timeout(Some(PATIENCE))?;
+        let end = Instant::now() + PATIENCE;
         let mut head = Vec::new();
         let mut piece = [0; 1024];
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            caller.set_read_timeout(Some(left_until(end)?))?;
             match caller.read(&mut piece)? {
                 0 => return Ok(()),
                 len => head.extend_from_slice(&piece[..len]),
@@ -71,7 +78,14 @@ impl Ops {
              content-length: {}\r\nconnection: close\r\n\r\n",
             body.len()
         );
-        caller.write_all(&[head.as_bytes(), body.as_bytes()].concat())
+        let answer = [head.as_bytes(), body.as_bytes()].concat();
+        let mut unsent = answer.as_slice();
+        while !unsent.is_empty() {
+            caller.set_write_timeout(Some(left_until(end)?))?;
+            let len = caller.write(unsent)?;
+            unsent = &unsent[len..];
+        }
+        Ok(())
     }
 
     fn unready(&self) -> Option<&'static str> {

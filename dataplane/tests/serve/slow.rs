@@ -265,6 +265,23 @@ fn a_stream_that_is_not_read_is_reset_and_its_connection_goes_on() {
 }
 
 #[test]
+fn who_drips_a_request_to_the_ops_listener_keeps_others_waiting_for_two_seconds() {
+    let upstream = Upstream::fixed(json_answer(WHOLE));
+    let plane = Plane::start(vec![deployment(1, upstream.address)]);
+    let mut dripping = Peer::new(std::net::TcpStream::connect(plane.ops).unwrap());
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            assert_eq!(plane.ops("/healthz").status, 200);
+            began.elapsed()
+        });
+        drip(&mut dripping, &[b'x'; 400]);
+        let waited = other.join().unwrap();
+        assert!(waited < Duration::from_secs(10), "{waited:?}");
+    });
+}
+
+#[test]
 fn a_connection_of_http_2_that_is_not_read_is_closed_with_all_its_streams() {
     let (upstream, gone) = endless();
     let (plane, _dir, certified) = tls_plane(&upstream, "write_seconds");
