@@ -80,6 +80,11 @@ impl Exchange {
         self.keep();
     }
 
+    /// The answer is that of `deployment`, after all: others were tried since, and had none.
+    pub fn answered_by(&mut self, deployment: wire::id::DeploymentId) {
+        self.event.deployment = deployment;
+    }
+
     /// The answer's head is here.
     pub fn set_status(&mut self, status: u16) {
         self.event.status = status;

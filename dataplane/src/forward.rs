@@ -2,8 +2,9 @@
 //!
 //! It is sent again, to another deployment, only while no byte of an answer has gone to the client, and only
 //! where nothing can have been executed: there was no connection, or the upstream said that it would not
-//! (429, 503). A reused connection that ended before the first byte of an answer may have executed the
-//! request: that is retried only where the deployment says `replay_safe`.
+//! (429, 503). What it said is kept, for the client where no other deployment answers. A reused connection
+//! that ended before the first byte of an answer may have executed the request: that is retried only where
+//! the deployment says `replay_safe`.
 
 use std::io;
 use std::rc::Rc;
@@ -74,6 +75,8 @@ pub async fn exchange(
 ) -> Result<Persist, Failure> {
     let mut tried = Tried::default();
     let (mut last, mut sent_again) = (RequestError::Unavailable, 0);
+    // Boxed, since it is rare.
+    let mut refusal: Option<Box<(Answer, StreamMode, Chosen)>> = None;
     while tried.ids().len() + sent_again < ATTEMPTS_MAX {
         let now_ms = worker.watches.now_ms();
         let Some(chosen) = worker.balance.choose(&request.alias.upstreams, tried.ids(), now_ms) else {
@@ -82,19 +85,17 @@ pub async fn exchange(
         let upstream = chosen.upstream.clone();
         tried.push(upstream.spec.id);
         exchange.attempt(upstream.spec.id);
-        // Where the answer is read to its end in any case, a departure is soon enough noticed by a write.
-        match upstream.spec.on_disconnect {
-            OnDisconnect::Cancel => client.watch.watch_client(client.fd()),
-            OnDisconnect::Drain => client.watch.ignore_client(),
-        }
+        watch_client(client, &upstream);
         let (splice, mode) = request.for_upstream(&upstream);
         let attempt = attempt(client, request, (&upstream, &splice), worker).await;
         match attempt {
             Ok(answer) if is_refusal(&answer) && untried(request, tried.ids()) => {
                 chosen.failed(worker.watches.now_ms());
                 metrics::add(&worker.counters.upstream_failures, 1);
+                refusal = Some(Box::new((answer, mode, chosen)));
             }
             Ok(answer) => {
+                refusal.take();
                 chosen.answered();
                 return answered(client, request, (answer, mode, chosen), worker, exchange).await;
             }
@@ -122,8 +123,22 @@ pub async fn exchange(
             }
         }
     }
+    if let Some(refusal) = refusal {
+        exchange.answered_by(refusal.2.upstream.spec.id);
+        watch_client(client, &refusal.2.upstream);
+        return Box::pin(answered(client, request, *refusal, worker, exchange)).await;
+    }
     client.watch.ignore_client();
     Err(last.into())
+}
+
+/// Notices from now on when the client leaves, where that ends the request to `upstream`: where the answer is
+/// read to its end in any case, it is soon enough noticed by a write.
+fn watch_client(client: &Client, upstream: &Upstream) {
+    match upstream.spec.on_disconnect {
+        OnDisconnect::Cancel => client.watch.watch_client(client.fd()),
+        OnDisconnect::Drain => client.watch.ignore_client(),
+    }
 }
 
 /// The deployments that a request was sent to.

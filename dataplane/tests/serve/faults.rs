@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use wire::event::UsageSource;
+use wire::id::DeploymentId;
 use wire::table::{Deployment, Dialect, OnDisconnect};
 
 use crate::plane::{PATIENCE, Plane, Upstream, deployment, post};
@@ -76,6 +77,24 @@ fn a_deployment_that_takes_long_to_fail_is_left_alone_from_then_on() {
     (0..20).for_each(|_| ask());
     // Once more where these took longer than it is left alone for.
     assert!(failures() <= 2, "{}", failures());
+}
+
+#[test]
+fn a_refusal_is_told_where_no_other_deployment_can_be_reached() {
+    let refusal = "HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\ncontent-type: application/json\r\n\
+                   content-length: 18\r\n\r\n{\"error\":\"slowly\"}";
+    let upstream = Upstream::fixed(refusal);
+    let plane = Plane::start(vec![deployment(1, upstream.address), deployment(2, refusing())]);
+    let mut attempts = Vec::new();
+    for count in 1..=20 {
+        let answer = plane.ask(&post(CHAT, ASK));
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("7")));
+        assert_eq!(answer.body, br#"{"error":"slowly"}"#);
+        let event = plane.usage(count).pop().unwrap();
+        assert_eq!((event.status, event.deployment), (429, DeploymentId(1)));
+        attempts.push(event.attempts);
+    }
+    assert!(attempts.iter().all(|attempts| *attempts == 2), "{attempts:?}");
 }
 
 #[test]
