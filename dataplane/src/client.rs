@@ -37,7 +37,7 @@ const DRAIN_BYTES_MAX: u64 = 64 * 1024;
 const INPUT_BYTES: usize = 2048;
 /// What the input buffer may keep between requests.
 const INPUT_KEEP_BYTES_MAX: usize = 16 * 1024;
-/// How much of a body one read takes at most, so that its scan never holds up the worker.
+/// How much one read takes at most, so that the scan of a body never holds up the worker.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// The client is not there any more.
@@ -228,7 +228,8 @@ impl Client {
         let buffer = std::mem::take(&mut self.input);
         let at = buffer.len();
         self.reading = true;
-        let (result, buffer) = self.watch.run(limit, self.stream.read(buffer, at)).await?;
+        let (result, buffer) =
+            self.watch.run(limit, self.stream.read_at_most(buffer, at, READ_BYTES_MAX)).await?;
         self.reading = false;
         self.input = buffer;
         // A reset is an end like another: nothing can be said to this client.

@@ -37,9 +37,17 @@ pub type Done<T> = (io::Result<T>, Vec<u8>);
 impl Stream {
     /// Reads at least one byte behind `buffer[..at]`, at most to its capacity; 0 is the peer's end. Whatever
     /// stood behind `at` is gone.
-    pub async fn read(&mut self, buffer: Vec<u8>, at: usize) -> Done<usize> {
+    pub fn read(&mut self, buffer: Vec<u8>, at: usize) -> impl Future<Output = Done<usize>> {
+        self.read_at_most(buffer, at, usize::MAX)
+    }
+
+    /// The same, at most `bytes_max`, wherever a record or a frame is not the bound anyway.
+    pub async fn read_at_most(&mut self, buffer: Vec<u8>, at: usize, bytes_max: usize) -> Done<usize> {
         match self {
-            Self::Plain(tcp) => read_plain(tcp, buffer, at).await,
+            Self::Plain(tcp) => {
+                let end = buffer.capacity().min(at.saturating_add(bytes_max));
+                read_into(tcp, buffer, at..end).await
+            }
             Self::Tls(tls) => tls.read(buffer, at).await,
             Self::Http2(stream) => stream.read(buffer, at).await,
             Self::Closed => (Ok(0), buffer),
@@ -98,10 +106,18 @@ impl Stream {
 }
 
 /// `Stream::read` for TCP.
-pub async fn read_plain(tcp: &mut impl AsyncReadRent, mut buffer: Vec<u8>, at: usize) -> Done<usize> {
-    buffer.truncate(at);
+pub fn read_plain(
+    tcp: &mut impl AsyncReadRent,
+    buffer: Vec<u8>,
+    at: usize,
+) -> impl Future<Output = Done<usize>> {
     let end = buffer.capacity();
-    let (result, slice) = tcp.read(buffer.slice_mut(at..end)).await;
+    read_into(tcp, buffer, at..end)
+}
+
+async fn read_into(tcp: &mut impl AsyncReadRent, mut buffer: Vec<u8>, place: Range<usize>) -> Done<usize> {
+    buffer.truncate(place.start);
+    let (result, slice) = tcp.read(buffer.slice_mut(place)).await;
     (result, slice.into_inner())
 }
 
@@ -187,7 +203,31 @@ impl BufferPool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::runtime;
+
+    #[test]
+    fn a_read_takes_no_more_than_it_may_however_large_the_buffer_is() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let tcp = listener.accept().unwrap().0;
+        peer.write_all(&[7; 5000]).unwrap();
+        drop(peer);
+        let mut buffer = Vec::with_capacity(1 << 20);
+        buffer.extend_from_slice(b"before, behind");
+        let read = runtime::block_on(async {
+            let mut stream = Stream::Plain(TcpStream::from_std(tcp).unwrap());
+            let (first, buffer) = stream.read_at_most(buffer, 6, 1000).await;
+            assert_eq!((first.unwrap(), buffer.len()), (1000, 1006));
+            let (rest, buffer) = stream.read(buffer, 1006).await;
+            assert_eq!(rest.unwrap(), 4000);
+            buffer
+        });
+        let read = read.unwrap();
+        assert!(read.starts_with(b"before") && read[6..] == [7; 5000]);
+    }
 
     #[test]
     fn what_a_burst_has_left_gives_its_pages_back_and_what_is_used_keeps_them() {
