@@ -40,7 +40,8 @@ const INPUT_KEEP_BYTES_MAX: usize = 16 * 1024;
 /// How much one read takes at most, so that the scan of a body never holds up the worker.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
-/// The client is not there any more.
+/// The client is not there any more, or writing to it was given up: it took too long, its key was revoked
+/// with the order to cut, or the process ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Gone;
 

@@ -83,9 +83,6 @@ pub enum Overload {
     /// Bodies being held take all of their budget.
     #[error("bodies over their budget")]
     Bodies,
-    /// Every place for a connection is taken.
-    #[error("too many connections")]
-    Connections,
 }
 
 /// How the serving of a request can end early.

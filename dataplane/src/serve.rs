@@ -1,4 +1,4 @@
-//! A client's connection from its first request to its last; `exchange` is the whole path of a request.
+//! A client's connection from its first request to its last; `serve` is the whole path of a request.
 
 use std::rc::Rc;
 

@@ -238,13 +238,13 @@ fn keep_certificates_fresh(tls: Option<Arc<ClientTls>>) -> Sender<()> {
     reload
 }
 
-/// The node's id, made on the first start.
 /// How long ago the tables were current. A time that lies ahead was noted by a clock that was set back since:
 /// it says nothing, and tables of which nothing is known are as old as can be.
 fn age_ms(now_ms: u64, current_at_ms: u64) -> u64 {
     if current_at_ms > now_ms + CLOCK_STEP_MS_MAX { u64::MAX } else { now_ms.saturating_sub(current_at_ms) }
 }
 
+/// The node's id, made on the first start.
 fn node_id(data_dir: &Path) -> anyhow::Result<NodeId> {
     let path = data_dir.join("node-id");
     match fs::read_to_string(&path) {

@@ -27,7 +27,7 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(50);
 pub enum Fired {
     /// Its time was over.
     Deadline,
-    /// The client closed its connection.
+    /// The client closed its connection, or the key of what goes on was revoked with the order to cut.
     ClientLeft,
     /// The process is ending, and nothing was going on, or its time is over.
     Draining,
