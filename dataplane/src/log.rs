@@ -59,6 +59,13 @@ pub enum Entry<'a> {
     SpoolFull(&'a std::io::Error),
     /// It can again.
     SpoolWrites,
+    /// What an earlier process left can't be read now.
+    SpoolUnreadable {
+        /// Whose spool.
+        spool: wire::id::BootId,
+        /// Why.
+        error: &'a std::io::Error,
+    },
     /// A worker's listener fails to accept.
     Accept(&'a std::io::Error),
     /// A task of a connection panicked; the connection is gone, the worker goes on.
@@ -118,6 +125,10 @@ impl fmt::Display for Entry<'_> {
                 )
             }
             Self::SpoolWrites => write!(f, "usage is written again: requests are served"),
+            Self::SpoolUnreadable { spool, error } => write!(
+                f,
+                "can't read the usage in spool/{spool}, leaving it to the next start as it is: {error}"
+            ),
             Self::Accept(error) => write!(f, "can't accept connections: {error}"),
             Self::Panicked => write!(f, "a connection's task panicked; its exchange is settled"),
             Self::Draining => write!(f, "draining: no new connections, streams go on"),

@@ -7,12 +7,16 @@
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::Instant;
 
 use crate::slots::pool::now_ms;
+
+/// How much of a file is given up where a read fails: what the kernel reads at least.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Files and the time.
 pub trait Host: Clone + Debug + Send + 'static {
@@ -43,6 +47,8 @@ pub trait Host: Clone + Debug + Send + 'static {
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
     /// Gives a file or a directory another name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name; fails where there is one of that name.
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()>;
     /// Waits until what was made, renamed or removed in a directory is on the disk.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
@@ -59,6 +65,8 @@ pub trait HostFile: Debug + Send {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// How many bytes it has.
     fn size(&self) -> io::Result<u64>;
+    /// How many names it has.
+    fn names(&self) -> io::Result<u64>;
     /// Waits until the disk has what was written.
     fn sync(&self) -> io::Result<()>;
 }
@@ -68,9 +76,42 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Removes a file so that its space is free at once, also while a reader has it open.
+/// Reads from `at` on until `bytes` are full or the file ends; gives how many there are. What can't be read is
+/// zeros, block by block, and listed.
+pub(super) fn read_around(
+    file: &impl HostFile,
+    bytes: &mut [u8],
+    at: u64,
+) -> io::Result<(usize, Vec<Range<usize>>)> {
+    let (mut filled, mut unread) = (0, Vec::new());
+    while filled < bytes.len() {
+        let from = at + filled as u64;
+        match file.read_at(&mut bytes[filled..], from) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Err(e),
+            Err(_) => {
+                let block = BLOCK_BYTES - from % BLOCK_BYTES;
+                let rest = usize::try_from(block.min(file.size()?.saturating_sub(from))).unwrap_or(0);
+                let end = bytes.len().min(filled + rest);
+                if end == filled {
+                    break;
+                }
+                bytes[filled..end].fill(0);
+                unread.push(filled..end);
+                filled = end;
+            }
+        }
+    }
+    Ok((filled, unread))
+}
+
+/// Removes a file so that its space is free at once, also while a reader has it open. Under a second name, in
+/// `set_aside`, its bytes stay.
 pub(super) fn discard(host: &impl Host, path: &Path) -> io::Result<()> {
-    match host.create(path).and_then(|file| file.set_len(0)).and_then(|()| host.remove(path)) {
+    let emptied = host.create(path).and_then(|file| if file.names()? > 1 { Ok(()) } else { file.set_len(0) });
+    match emptied.and_then(|()| host.remove(path)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
@@ -139,6 +180,10 @@ impl Host for Os {
         fs::rename(from, to)
     }
 
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        fs::hard_link(file, name)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
     }
@@ -163,6 +208,10 @@ impl HostFile for File {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn names(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.nlink())
     }
 
     fn sync(&self) -> io::Result<()> {

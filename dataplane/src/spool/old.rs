@@ -120,11 +120,15 @@ impl<H: Host> OldSpool<H> {
     /// Whether everything in it is stored, and was so for `retention`.
     pub(super) fn is_over(&self, now_ms: u64, retention: Duration) -> bool {
         let kept = Duration::from_millis(now_ms.saturating_sub(self.contents.acked_ms));
-        self.is_taken_over && self.witness.is_none() && self.contents.unacked.is_empty() && kept >= retention
+        let is_stored = self.is_taken_over && self.contents.unacked.is_empty() && kept >= retention;
+        is_stored && self.witness.is_none() && !self.contents.is_to_stay
     }
 
     /// Gives the space of those segments back of which everything is stored; for a disk that is full.
     pub(super) fn shrink(&mut self) -> io::Result<()> {
+        if self.contents.is_to_stay {
+            return Ok(());
+        }
         let end = self.contents.acked_end(self.is_taken_over);
         let end = self.witness.map_or(end, |witness| end.min(witness));
         while let Some(file) = self.contents.files.front().filter(|file| file.end <= end) {

@@ -78,7 +78,8 @@ impl<H: Host> SpoolThread<H> {
             }
         }
         self.old.iter_mut().for_each(|old| old.witness = None);
-        let own = Source::own(self.spool, BatchReader::new(self.host.clone(), opening.own.dir.clone()));
+        let (dir, set_aside) = (opening.own.dir.clone(), opening.set_aside.clone());
+        let own = Source::own(self.spool, BatchReader::new(self.host.clone(), dir, set_aside));
         // Never full: it has room for both. Where the ship thread is gone, so is the process.
         let _ = opening.sources.try_send(vec![own]);
         Ok(())
@@ -105,7 +106,7 @@ impl<H: Host> SpoolThread<H> {
         }
         let source = |old: &OldSpool<H>| {
             let (first, _) = old.contents.unacked.first_key_value()?;
-            let reader = BatchReader::new(self.host.clone(), old.dir.clone());
+            let reader = BatchReader::new(self.host.clone(), old.dir.clone(), set_aside.clone());
             Some(Source::old(old.spool, reader, (*first, &old.contents)))
         };
         let _ = sources.try_send(old.iter().filter_map(source).collect());

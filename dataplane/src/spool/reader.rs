@@ -8,7 +8,8 @@
 //!
 //! Where damage took a seal, the events between its neighbours' ranges are its batch, if there are as many
 //! days among them as seals missing. Else they are counted as lost: it is not known whether they were stored
-//! under that number.
+//! under that number. What the disk doesn't give is damage like any other, and its segment stays in
+//! `set_aside`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,8 +20,8 @@ use wire::id::{BatchSeq, Position};
 use wire::record::{self, Record, SEGMENT_HEADER_BYTES, Seal, Step};
 use wire::segment_scan::{SegmentName, next_record};
 
-use super::host::{Host, HostFile, Os};
-use super::segment::list;
+use super::host::{Host, Os, read_around};
+use super::segment::{keep_aside, list};
 use unsealed::Unsealed;
 
 mod unsealed;
@@ -60,6 +61,7 @@ pub(super) struct Batch {
 pub(super) struct BatchReader<H: Host = Os> {
     pub(super) host: H,
     pub(super) dir: PathBuf,
+    set_aside: PathBuf,
     window: Option<Window<H>>,
     /// Events whose seal has not come by.
     events: Unsealed,
@@ -81,6 +83,7 @@ struct Window<H: Host> {
     at: usize,
     len: usize,
     is_to_end: bool,
+    has_unread: bool,
 }
 
 impl Cursor {
@@ -90,10 +93,11 @@ impl Cursor {
 }
 
 impl<H: Host> BatchReader<H> {
-    pub(super) fn new(host: H, dir: PathBuf) -> Self {
+    pub(super) fn new(host: H, dir: PathBuf, set_aside: PathBuf) -> Self {
         Self {
             host,
             dir,
+            set_aside,
             window: None,
             events: Unsealed::default(),
             ready: VecDeque::new(),
@@ -106,7 +110,7 @@ impl<H: Host> BatchReader<H> {
 
     /// A second reader of the same spool.
     pub(super) fn beside(&self) -> Self {
-        Self::new(self.host.clone(), self.dir.clone())
+        Self::new(self.host.clone(), self.dir.clone(), self.set_aside.clone())
     }
 
     /// Goes back to where a batch was read. Where that segment is gone, only what was stored was in it: the
@@ -114,7 +118,7 @@ impl<H: Host> BatchReader<H> {
     pub(super) fn seek(&mut self, cursor: Option<Cursor>) -> io::Result<()> {
         *self = self.beside();
         if let Some(cursor) = cursor {
-            self.window = match Window::open(&self.host, &self.dir, cursor.name, cursor.offset) {
+            self.window = match self.window_at(cursor.name, cursor.offset) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => self.window_behind(cursor.name)?,
                 window => Some(window?),
             };
@@ -135,6 +139,7 @@ impl<H: Host> BatchReader<H> {
         if let Some(window) = &mut self.window {
             // What was read before may have been zeros that are records now.
             window.refill(WINDOW_BYTES)?;
+            self.keep_unread();
         }
         while let Some((position, record)) = self.step()? {
             match record {
@@ -236,10 +241,11 @@ impl<H: Host> BatchReader<H> {
         loop {
             let behind = match &mut self.window {
                 Some(window) => {
-                    if let Some(found) = window.step()? {
+                    let (found, name) = (window.step()?, window.name);
+                    self.keep_unread();
+                    if let Some(found) = found {
                         return Ok(Some(found));
                     }
-                    let name = window.name;
                     self.window_behind(name)?
                 }
                 None => self.first_window()?,
@@ -251,23 +257,34 @@ impl<H: Host> BatchReader<H> {
 
     fn first_window(&self) -> io::Result<Option<Window<H>>> {
         let names = list(&self.host, &self.dir)?;
-        names.first().map(|name| self.window_at(*name)).transpose()
+        names.first().map(|name| self.window_at(*name, SEGMENT_HEADER_BYTES as u64)).transpose()
     }
 
     fn window_behind(&self, name: SegmentName) -> io::Result<Option<Window<H>>> {
         let next = list(&self.host, &self.dir)?.into_iter().find(|other| *other > name);
-        next.map(|name| self.window_at(name)).transpose()
+        next.map(|name| self.window_at(name, SEGMENT_HEADER_BYTES as u64)).transpose()
     }
 
-    fn window_at(&self, name: SegmentName) -> io::Result<Window<H>> {
-        Window::open(&self.host, &self.dir, name, SEGMENT_HEADER_BYTES as u64)
+    fn window_at(&self, name: SegmentName, offset: u64) -> io::Result<Window<H>> {
+        Window::open(&self.host, &self.dir, name, offset)
+    }
+
+    /// Where something could not be read that may be another time, its segment outlives the spool.
+    fn keep_unread(&mut self) {
+        if let Some(window) = &mut self.window
+            && std::mem::take(&mut window.has_unread)
+        {
+            // For a person to look at; that it can't be kept is no reason not to ship the rest.
+            let _ = keep_aside(&self.host, (&self.dir, window.name), &self.set_aside);
+        }
     }
 }
 
 impl<H: Host> Window<H> {
     fn open(host: &H, dir: &Path, name: SegmentName, offset: u64) -> io::Result<Self> {
         let file = host.open(&dir.join(name.to_string()))?;
-        let mut this = Self { name, file, base: offset, bytes: Vec::new(), at: 0, len: 0, is_to_end: false };
+        let (bytes, is_to_end, has_unread) = (Vec::new(), false, false);
+        let mut this = Self { name, file, base: offset, bytes, at: 0, len: 0, is_to_end, has_unread };
         this.refill(WINDOW_BYTES)?;
         Ok(this)
     }
@@ -282,15 +299,8 @@ impl<H: Host> Window<H> {
         self.at = 0;
         self.len = len;
         self.bytes.resize(len, 0);
-        let mut filled = 0;
-        while filled < len {
-            match self.file.read_at(&mut self.bytes[filled..], self.base + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
+        let (filled, unread) = read_around(&self.file, &mut self.bytes, self.base)?;
+        self.has_unread |= !unread.is_empty();
         self.is_to_end = filled < len;
         self.bytes.truncate(filled);
         Ok(())

@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use wire::event::UsageEvent;
@@ -22,10 +23,11 @@ use wire::id::{BatchSeq, BootId, EventSeq, NodeId, Position};
 use wire::record::{Record, Seal, SegmentHeader};
 use wire::segment_scan::{Found, Scan, SegmentName};
 
-use super::host::{Host, HostFile};
+use super::host::{Host, HostFile, read_around};
 use super::old::OldSpool;
 use super::reader::Sealed;
-use super::segment::list;
+use super::segment::{keep_aside, list};
+use crate::log::{self, Entry};
 use crate::slots::adopt::{Leftover, leftovers};
 
 /// A batch without an ack.
@@ -67,6 +69,8 @@ pub(super) struct Contents {
     pub(super) files: VecDeque<OldFile>,
     /// What was added since.
     pub(super) annexes_bytes: u64,
+    /// Whether a segment that can't be read whole has no second name in `set_aside`.
+    pub(super) is_to_stay: bool,
     acked: BTreeSet<BatchSeq>,
     acked_to: BatchSeq,
     begin: Position,
@@ -91,32 +95,46 @@ pub(super) struct Places<'a> {
 
 type Event = (BootId, EventSeq);
 
+/// What a look at a spool shows.
+enum Looked {
+    Contents(Box<Contents>),
+    OtherNode,
+    /// Not now, at least.
+    Unreadable(io::Error),
+}
+
 impl Contents {
-    /// Scans the spool in `dir`. `None` where it is another node's. Damage is copied to `set_aside`.
-    fn read(host: &impl Host, dir: &Path, node: NodeId, set_aside: &Path) -> io::Result<Option<Self>> {
+    /// Scans the spool in `dir`. Damage is copied to `set_aside`; of a segment that can't be read whole the
+    /// rest counts, and all of it stays there.
+    fn read(host: &impl Host, dir: &Path, node: NodeId, set_aside: &Path) -> io::Result<Looked> {
         let mut this = Self::default();
         let mut bytes = Vec::new();
-        let names = list(host, dir)?;
+        let names = match list(host, dir) {
+            Ok(names) => names,
+            Err(e) => return Ok(Looked::Unreadable(e)),
+        };
         // What came before was stored, and is deleted. One without a byte was being deleted, or made.
         let mut begin = None;
         let last = names.last().map_or(Position(0), |name| name.first);
         for name in names {
-            if let Err(e) = read_into(host, &mut bytes, &dir.join(name.to_string())) {
-                if e.kind() != io::ErrorKind::IsADirectory {
-                    begin.get_or_insert(name.first);
-                    this.damaged_bytes += bytes.len() as u64;
-                }
-                continue;
-            }
+            let path = dir.join(name.to_string());
+            let unread = match read_into(host, &mut bytes, &path) {
+                Ok(unread) => unread,
+                Err(e) if e.kind() == io::ErrorKind::IsADirectory => continue,
+                Err(e) => return Ok(Looked::Unreadable(e)),
+            };
             if SegmentHeader::decode(&bytes).is_ok_and(|header| header.node != node) {
-                return Ok(None);
+                return Ok(Looked::OtherNode);
             }
             if !bytes.is_empty() {
                 begin.get_or_insert(name.first);
             }
             this.next = this.next.max(name.first);
+            let (damaged, is_whole) = (this.damaged_bytes, unread.is_empty());
             for found in Scan::new(&bytes) {
-                if let Found::Damage { from, to } = found {
+                if let Found::Damage { from, to } = found
+                    && is_whole
+                {
                     let spool = dir.file_name().unwrap_or_default().to_string_lossy();
                     let path = set_aside.join(format!("{spool}-{name}-{from:08x}.bad"));
                     // For a person to look at; that it can't be kept is no reason not to start.
@@ -124,12 +142,19 @@ impl Contents {
                 }
                 this.see(&found);
             }
-            keep(host, &dir.join(name.to_string()), &bytes, this.next >= last)?;
+            if !is_whole {
+                // Damage has it as well where a record follows, and is not told otherwise.
+                let unread: usize = unread.iter().map(Range::len).sum();
+                this.damaged_bytes = this.damaged_bytes.max(damaged + unread as u64);
+                this.is_to_stay |= keep_aside(host, (dir, name), set_aside).is_err();
+            }
+            // How far one reaches whose end can't be read is not known.
+            keep(host, &path, (&bytes, &unread), !is_whole || this.next >= last)?;
             this.files.push_back(OldFile { name, end: this.next, bytes: bytes.len() as u64 });
         }
         this.begin = begin.unwrap_or(last);
         this.close();
-        Ok(Some(this))
+        Ok(Looked::Contents(Box::new(this)))
     }
 
     fn see(&mut self, found: &Found) {
@@ -244,10 +269,14 @@ pub(super) fn find<H: Host>(
     let all = spool_dirs(host, places.spools)?;
     let mut old = Vec::new();
     for (spool, dir) in all.iter().filter(|(spool, _)| **spool != own) {
-        if let Some(lock) = host.lock(&dir.join("lock"))?
-            && let Some(contents) = Contents::read(host, dir, node, places.set_aside)?
-        {
-            old.push(OldSpool::new(host.clone(), (*spool, dir.clone()), node, lock, contents));
+        let Some(lock) = host.lock(&dir.join("lock"))? else { continue };
+        match Contents::read(host, dir, node, places.set_aside)? {
+            Looked::Contents(contents) => {
+                old.push(OldSpool::new(host.clone(), (*spool, dir.clone()), node, lock, *contents));
+            }
+            Looked::OtherNode => {}
+            // As if its process lived: what it has may be whole, and a later start takes it over.
+            Looked::Unreadable(error) => log::log(&Entry::SpoolUnreadable { spool: *spool, error: &error }),
         }
     }
     let is_gone = |boot| boot != own && (old.iter().any(|o| o.spool == boot) || !all.contains_key(&boot));
@@ -278,22 +307,14 @@ pub(super) fn find<H: Host>(
 }
 
 /// Reads a file into a buffer that is used again: fresh memory for each segment would cost more than reading
-/// it.
-fn read_into(host: &impl Host, bytes: &mut Vec<u8>, path: &Path) -> io::Result<()> {
+/// it. Gives the places that can't be read; they are zeros.
+fn read_into(host: &impl Host, bytes: &mut Vec<u8>, path: &Path) -> io::Result<Vec<Range<usize>>> {
     bytes.clear();
     let file = host.open(path)?;
     bytes.resize(usize::try_from(file.size()?).unwrap_or(usize::MAX), 0);
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
+    let (filled, unread) = read_around(&file, bytes, 0)?;
     bytes.truncate(filled);
-    Ok(())
+    Ok(unread)
 }
 
 /// Waits until what was read of a file is on the disk: a killed process may have written a seal and not
@@ -303,10 +324,21 @@ fn read_into(host: &impl Host, bytes: &mut Vec<u8>, path: &Path) -> io::Result<(
 /// `is_in_doubt` the bytes are written anew. That is where a segment reaches the place at which the last one
 /// begins. Before, the process had left it for one that it made when the disk had all of this one, or for one
 /// with a copy of what the disk may not have; and a copy is no sooner left than it is on the disk itself.
-fn keep(host: &impl Host, path: &Path, bytes: &[u8], is_in_doubt: bool) -> io::Result<()> {
+///
+/// What could not be read is not written over: it may be readable another time.
+fn keep(
+    host: &impl Host,
+    path: &Path,
+    (bytes, unread): (&[u8], &[Range<usize>]),
+    is_in_doubt: bool,
+) -> io::Result<()> {
     let file = host.create(path)?;
     if is_in_doubt {
-        file.write_at(bytes, 0)?;
+        let mut from = 0;
+        for gap in unread.iter().cloned().chain(std::iter::once(bytes.len()..bytes.len())) {
+            file.write_at(&bytes[from..gap.start], from as u64)?;
+            from = gap.end;
+        }
     }
     file.sync()
 }

@@ -136,6 +136,20 @@ pub fn list(host: &impl Host, dir: &Path) -> io::Result<Vec<SegmentName>> {
     Ok(names)
 }
 
+/// Gives a segment that can't be read whole a second name in `set_aside`: there it stays when its spool goes.
+pub(super) fn keep_aside(
+    host: &impl Host,
+    (dir, name): (&Path, SegmentName),
+    set_aside: &Path,
+) -> io::Result<()> {
+    let spool = dir.file_name().unwrap_or_default().to_string_lossy();
+    let aside = set_aside.join(format!("{spool}-{name}.bad"));
+    match host.link(&dir.join(name.to_string()), &aside) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => host.sync_dir(set_aside),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

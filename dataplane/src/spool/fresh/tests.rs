@@ -1,5 +1,6 @@
 //! A spool that is far behind: what is sent first, and that each batch is sent once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ impl Shipping {
         let (acks, acked) = bounded(256);
         let shared = Arc::new(Shared::new());
         let shipper = Shipper::new(Os, Duration::from_secs(60), (found, acks), shared);
-        let reader = BatchReader::new(Os, dir.path().to_owned());
+        let reader = BatchReader::new(Os, dir.path().to_owned(), PathBuf::new());
         let (from, sent) = (BatchSeq(1), BatchSeq(0));
         let acked_ahead = std::collections::BTreeSet::new();
         let own = Source { spool: SPOOL, reader, from, next: from, acked: acked_ahead, sent, sealed: None };

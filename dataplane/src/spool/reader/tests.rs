@@ -61,7 +61,7 @@ fn sample() -> Vec<(Position, Record)> {
 const EXPECTED: [&[u64]; 4] = [&[0, 1], &[2, 4], &[3], &[5, 6, 7, 8]];
 
 fn read_all(dir: &TempDir) -> Vec<Batch> {
-    let mut reader = BatchReader::new(Os, dir.path().to_owned());
+    let mut reader = BatchReader::new(Os, dir.path().to_owned(), PathBuf::new());
     (1..5).map(|batch| reader.read(BatchSeq(batch), SEALED).unwrap()).collect()
 }
 
@@ -84,7 +84,7 @@ fn a_batch_read_again_is_the_same_whichever_one_it_is() {
     write(&dir, 0, &sample());
     let batches = read_all(&dir);
     for from in 0..4 {
-        let mut reader = BatchReader::new(Os, dir.path().to_owned());
+        let mut reader = BatchReader::new(Os, dir.path().to_owned(), PathBuf::new());
         reader.seek(batches[from].cursor).unwrap();
         for batch in &batches[from..] {
             assert_eq!(&reader.read(batch.seal.batch, SEALED).unwrap(), batch);
@@ -114,7 +114,7 @@ fn what_is_written_after_a_read_is_found_by_the_next() {
     let dir = TempDir::new().unwrap();
     let header = SegmentHeader { spool: BootId(1), node: NodeId(2), first: Position(0), created_ms: 3 };
     let mut segment = Segment::create(&Os, dir.path(), &header, ANNEX_BYTES).unwrap();
-    let mut reader = BatchReader::new(Os, dir.path().to_owned());
+    let mut reader = BatchReader::new(Os, dir.path().to_owned(), PathBuf::new());
     for batch in 1..20 {
         let mut bytes = Vec::new();
         for (position, record) in [event(batch - 1, 1), seal(batch, batch - 1, batch - 1, 1, 1)] {
@@ -166,7 +166,7 @@ fn damage_in_a_large_segment_costs_the_events_it_hit() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[300_000..301_000].fill(0);
     fs::write(&path, bytes).unwrap();
-    let mut reader = BatchReader::new(Os, dir.path().to_owned());
+    let mut reader = BatchReader::new(Os, dir.path().to_owned(), PathBuf::new());
     let batch = reader.read(BatchSeq(1), Sealed { last: BatchSeq(1), end: Position(5000) }).unwrap();
     assert_eq!(positions(&batch).len() as u64 + batch.lost, 5000);
     assert!((10..=12).contains(&batch.lost), "{}", batch.lost);
@@ -178,7 +178,7 @@ fn a_batch_that_an_error_of_the_disk_damaged_is_whole_in_its_copy() {
     // The disk failed to sync event 1; it and its seal were written anew.
     write(&dir, 0, &[event(0, 1), seal(1, 0, 1, 1, 2)]);
     write(&dir, 1, &[event(1, 1), seal(1, 0, 1, 1, 2), event(2, 1), seal(2, 2, 2, 1, 1)]);
-    let mut reader = BatchReader::new(Os, dir.path().to_owned());
+    let mut reader = BatchReader::new(Os, dir.path().to_owned(), PathBuf::new());
     let sealed = Sealed { last: BatchSeq(2), end: Position(3) };
     let first = reader.read(BatchSeq(1), sealed).unwrap();
     assert_eq!((positions(&first), first.lost), (vec![0, 1], 0));

@@ -20,6 +20,8 @@ use super::super::host::{Host, HostFile};
 use super::random::Random;
 
 const SECTOR: usize = 512;
+/// How much an error of reading takes.
+const BLOCK: u64 = 4096;
 
 /// What a process that was killed in the middle of an operation unwinds with.
 pub(super) struct Killed;
@@ -40,6 +42,9 @@ pub(super) struct State {
     pub(super) failing: (u64, u64),
     /// The process is killed at so manieth operation.
     pub(super) kill_in: Option<u64>,
+    /// Places that can't be read, as blocks of a file, and files that can't be opened.
+    unreadable: BTreeSet<(usize, u64)>,
+    shut: BTreeSet<usize>,
     /// When an event was first written to any file.
     pub(super) written: BTreeMap<(BootId, EventSeq), Instant>,
     files: Vec<Inode>,
@@ -202,6 +207,8 @@ impl SimHost {
             capacity: u64::MAX,
             failing: (0, 0),
             kill_in: None,
+            unreadable: BTreeSet::new(),
+            shut: BTreeSet::new(),
             written: BTreeMap::new(),
             files: Vec::new(),
             dirs: vec![Dir::default()],
@@ -230,6 +237,27 @@ impl SimHost {
             }
         }
         found
+    }
+
+    /// From now on reading the block at `at` of a file is an error.
+    pub(super) fn spoil(&self, path: &Path, at: u64) {
+        let mut state = self.state();
+        let file = state.found(path).unwrap();
+        state.unreadable.insert((file, at / BLOCK));
+    }
+
+    /// From now on opening a file is an error.
+    pub(super) fn shut(&self, path: &Path) {
+        let mut state = self.state();
+        let file = state.found(path).unwrap();
+        state.shut.insert(file);
+    }
+
+    /// Everything can be read again.
+    pub(super) fn mend(&self) {
+        let mut state = self.state();
+        state.unreadable.clear();
+        state.shut.clear();
     }
 
     pub(super) fn pass(&self, time: Duration) {
@@ -282,7 +310,12 @@ impl Host for SimHost {
     }
 
     fn open(&self, path: &Path) -> io::Result<SimFile> {
-        let file = self.state().found(path)?;
+        let state = self.state();
+        let file = state.found(path)?;
+        if state.shut.contains(&file) {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
+        drop(state);
         Ok(self.handle(file))
     }
 
@@ -337,6 +370,16 @@ impl Host for SimHost {
             let (to_dir, to_name, _) = state.entry(to)?;
             state.dirs[dir].seen.remove(&name);
             state.dirs[to_dir].seen.insert(to_name, node);
+            Ok(())
+        })
+    }
+
+    fn link(&self, path: &Path, other: &Path) -> io::Result<()> {
+        self.operation(|state| {
+            let file = state.found(path)?;
+            let (dir, name, None) = state.entry(other)? else { return Err(ErrorKind::AlreadyExists.into()) };
+            state.dirs[dir].seen.insert(name, Node::File(file));
+            state.files[file].links += 1;
             Ok(())
         })
     }
@@ -397,7 +440,14 @@ impl HostFile for SimFile {
         let at = usize::try_from(at).map_err(io::Error::other)?;
         let state = self.host.state();
         let rest = state.files[self.file].seen.get(at..).unwrap_or_default();
-        let read = rest.len().min(bytes.len());
+        let block = at as u64 / BLOCK;
+        let mut bad = state.unreadable.range((self.file, block)..(self.file + 1, 0)).map(|(_, block)| *block);
+        let readable = bad.next().map_or(u64::MAX, |bad| (bad * BLOCK).saturating_sub(at as u64));
+        if readable == 0 && !rest.is_empty() {
+            return Err(io::Error::other("EIO"));
+        }
+        let readable = usize::try_from(readable).unwrap_or(usize::MAX);
+        let read = rest.len().min(bytes.len()).min(readable);
         bytes[..read].copy_from_slice(&rest[..read]);
         Ok(read)
     }
@@ -418,6 +468,10 @@ impl HostFile for SimFile {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.host.state().files[self.file].seen.len() as u64)
+    }
+
+    fn names(&self) -> io::Result<u64> {
+        Ok(self.host.state().files[self.file].links as u64)
     }
 
     fn sync(&self) -> io::Result<()> {
