@@ -46,6 +46,8 @@ const EVENT_WORDS: usize = EVENT_BYTES / 8;
 /// Words of the event that name it: set when a slot is opened, never after.
 const BOOT_WORD: usize = 1;
 const SEQ_WORD: usize = 2;
+/// The word of the event that says where its counts come from.
+const SOURCE_WORD: usize = 5;
 const ALIVE_WORD: usize = 8;
 const ADMITTED_WORD: usize = 0;
 const SETTLED_WORD: usize = 1;

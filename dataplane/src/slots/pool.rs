@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender};
 use wire::event::{EVENT_BYTES, UsageEvent};
 use wire::id::{BootId, EventSeq};
 
-use super::{ADMITTED_WORD, BOOT_WORD, OPEN, SEQ_WORD, SETTLED, SETTLED_WORD, Slots};
+use super::{ADMITTED_WORD, BOOT_WORD, OPEN, SEQ_WORD, SETTLED, SETTLED_WORD, SOURCE_WORD, Slots};
 
 /// The status of an exchange whose client left, or whose process ended, before there was one.
 pub const STATUS_LEFT: u16 = 499;
@@ -22,6 +22,9 @@ pub const STATUS_LEFT: u16 = 499;
 /// How many slots that came back are taken in with each that is given out: more than go out, so that none
 /// pile up.
 const RETURNED_AT_ONCE: usize = 4;
+
+/// The words that change while an exchange goes on; what says where the counts come from is last.
+const WRITTEN: [usize; 8] = [0, 3, 4, 6, 7, 8, 9, SOURCE_WORD];
 
 /// The slots of one worker. It moves to the worker's thread once.
 #[derive(Debug)]
@@ -106,12 +109,11 @@ impl Slot {
     /// Notes what is known so far (all of `event` but `boot` and `seq`).
     pub fn write(&self, event: &UsageEvent) {
         let words = self.shared.slots.slot(self.index);
-        let bytes: [u8; EVENT_BYTES] = event.encode();
-        for (at, chunk) in bytes.as_chunks::<8>().0.iter().enumerate() {
-            if at != BOOT_WORD && at != SEQ_WORD {
-                words[1 + at].store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
-            }
+        let [before @ .., (at, source)] = stores(event);
+        for (at, word) in before {
+            words[1 + at].store(word, Ordering::Relaxed);
         }
+        words[1 + at].store(source, Ordering::Release);
     }
 
     /// Settles the exchange with its final figures.
@@ -142,6 +144,14 @@ impl Drop for Slot {
     }
 }
 
+/// Which words of an event are written, in this order: the process may be killed between any two of them, and
+/// what stands in the slot then must not say of older counts, or none, that they are the final ones.
+fn stores(event: &UsageEvent) -> [(usize, u64); WRITTEN.len()] {
+    let bytes: [u8; EVENT_BYTES] = event.encode();
+    let words = bytes.as_chunks::<8>().0;
+    WRITTEN.map(|at| (at, u64::from_le_bytes(words[at])))
+}
+
 /// The event of an exchange that ended at `now_ms` without being settled: what it had, a status, and its
 /// duration.
 pub(super) fn ended(mut event: UsageEvent, now_ms: u64) -> UsageEvent {
@@ -160,4 +170,39 @@ pub(super) fn ended(mut event: UsageEvent, now_ms: u64) -> UsageEvent {
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::EVENT_WORDS;
+    use super::*;
+    use wire::event::{Tokens, UsageSource};
+
+    #[test]
+    fn wherever_a_write_is_cut_final_stands_beside_the_final_counts_alone() {
+        let tokens = Tokens { prompt: 1, cached: 2, cache_write: 3, completion: 4, reasoning: 5, total: 6 };
+        let last = UsageEvent {
+            ts_ms: 7,
+            status: 200,
+            usage_source: UsageSource::Final,
+            tokens,
+            latency_ms: 8,
+            ttft_ms: 9,
+            ..UsageEvent::default()
+        };
+        let first = UsageEvent { ts_ms: 1, usage_source: UsageSource::Partial, ..UsageEvent::default() };
+        for cut in 0..=WRITTEN.len() {
+            let mut bytes = first.encode();
+            for (at, word) in &stores(&last)[..cut] {
+                bytes.as_chunks_mut::<8>().0[*at] = word.to_le_bytes();
+            }
+            let event = UsageEvent::decode(&bytes).unwrap();
+            let is_final = event.usage_source == UsageSource::Final;
+            assert_eq!(is_final, cut == WRITTEN.len(), "{event:?}");
+            assert!(!is_final || event == last, "{event:?}");
+        }
+        let mut all = [WRITTEN.as_slice(), &[BOOT_WORD, SEQ_WORD]].concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..EVENT_WORDS), "each word once");
+    }
 }
