@@ -18,6 +18,7 @@ use wire::id::{BootId, Generation, NodeId, RegistryId};
 use wire::report::{Report, Totals};
 
 use crate::auth::minute_of;
+use crate::guard;
 use crate::link::{Address, Link, LinkError};
 use crate::log::{self, Entry};
 use crate::refused::Uses;
@@ -93,7 +94,7 @@ impl Account {
             is_told: false,
         };
         worker.numbers.reserve(&worker.admitted, 0)?;
-        let thread = std::thread::Builder::new().name("account".into()).spawn(move || worker.run())?;
+        let thread = guard::spawn("account", move || worker.run())?;
         Ok(Self { stop, thread })
     }
 

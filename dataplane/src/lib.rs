@@ -44,6 +44,9 @@ pub mod runtime;
 /// System calls that nothing else wraps.
 pub mod sys;
 
+/// Threads that the process can't do without.
+pub mod guard;
+
 /// Deadlines and departures: one sweep per worker.
 pub mod watch;
 

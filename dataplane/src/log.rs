@@ -70,6 +70,8 @@ pub enum Entry<'a> {
     Accept(&'a std::io::Error),
     /// A task of a connection panicked; the connection is gone, the worker goes on.
     Panicked,
+    /// A thread that the process can't do without panicked.
+    ThreadPanicked(&'static str),
     /// The process was told to end.
     Draining,
     /// The process ended in order.
@@ -131,6 +133,7 @@ impl fmt::Display for Entry<'_> {
             ),
             Self::Accept(error) => write!(f, "can't accept connections: {error}"),
             Self::Panicked => write!(f, "a connection's task panicked; its exchange is settled"),
+            Self::ThreadPanicked(name) => write!(f, "the {name} thread panicked: ending, to be started anew"),
             Self::Draining => write!(f, "draining: no new connections, streams go on"),
             Self::Stopped => write!(f, "stopped"),
         }

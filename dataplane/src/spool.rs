@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::thread::{Builder, JoinHandle, sleep};
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
@@ -22,6 +22,7 @@ use thiserror::Error;
 use wire::event::BATCH_EVENTS_MAX;
 use wire::id::{BatchSeq, BootId, NodeId, Position};
 
+use crate::guard;
 use crate::link::Address;
 use crate::log::{self, Entry};
 use crate::slots::pool::SlotPool;
@@ -314,9 +315,12 @@ impl Pipeline {
         Ok((this, pools))
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), PipelineError> {
-        let builder = Builder::new().name(name.to_owned());
-        self.threads.push(builder.spawn(run).map_err(PipelineError::Thread)?);
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), PipelineError> {
+        self.threads.push(guard::spawn(name, run).map_err(PipelineError::Thread)?);
         Ok(())
     }
 
@@ -363,7 +367,7 @@ impl Pipeline {
             self.enter(phase);
         }
         for thread in std::mem::take(&mut self.threads) {
-            // A thread that panicked has left the disk as a crash does; the next start recovers.
+            // One that panicked has said so.
             let _ = thread.join();
             // The ship thread has handed over its last answer: the spool thread may quit now.
             self.enter(phase);

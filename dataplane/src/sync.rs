@@ -15,6 +15,7 @@ use wire::frame::{Frame, Hello, PART_CHANGES, Role};
 use wire::id::{BootId, Generation, NodeId, RegistryId};
 
 use crate::auth::unix_ms;
+use crate::guard;
 use crate::link::{Address, Link, LinkError};
 use crate::log::{self, Entry};
 use crate::tables::disk::{SnapshotFile, TableStore};
@@ -62,7 +63,7 @@ pub fn start(
 ) -> io::Result<JoinHandle<()>> {
     let sync =
         Sync { config, writer, store, tables, stop, whole_wanted: false, incoming: None, unnoted: false };
-    std::thread::Builder::new().name("sync".into()).spawn(move || sync.run())
+    guard::spawn("sync", move || sync.run())
 }
 
 struct Sync {
