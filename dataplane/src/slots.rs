@@ -93,7 +93,18 @@ impl Slots {
     pub fn create(dir: &Path, config: SlotsConfig) -> io::Result<(Arc<Self>, Vec<SlotPool>, Vec<Lane>)> {
         let path = dir.join(format!("{}.slots", config.boot));
         let building = path.with_extension("building");
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&building)?;
+        let made = Self::build(&building, path, config);
+        if made.is_err() {
+            // Each start that fails would take some of the tmpfs.
+            let _ = fs::remove_file(building);
+        }
+        let this = made?;
+        let (pools, lanes) = (0..config.workers).map(|worker| lane(&this, worker)).unzip();
+        Ok((this, pools, lanes))
+    }
+
+    fn build(building: &Path, path: PathBuf, config: SlotsConfig) -> io::Result<Arc<Self>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(building)?;
         let lines_bytes = (usize::from(config.workers) * SLOT_BYTES).next_multiple_of(PAGE_BYTES);
         let slots = usize::from(config.workers) * config.per_worker as usize;
         // All of it up front: a page that tmpfs can't give later would end the process with SIGBUS.
@@ -109,9 +120,8 @@ impl Slots {
         });
         this.write_header(slots as u64)?;
         // Only a file with a whole header ever has the name under which it is looked for.
-        fs::rename(&building, &this.path)?;
-        let (pools, lanes) = (0..config.workers).map(|worker| lane(&this, worker)).unzip();
-        Ok((this, pools, lanes))
+        fs::rename(building, &this.path)?;
+        Ok(this)
     }
 
     fn write_header(&self, slots: u64) -> io::Result<()> {

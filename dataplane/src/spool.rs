@@ -291,6 +291,8 @@ impl Pipeline {
         let (mut spool, shipper) = parts(&Os, &config, (Arc::clone(&slots), lanes), starting, wake);
         if let Err(e) = spool.open() {
             if !host::is_full(&e) {
+                // No exchange was let in: it would only take some of the tmpfs, at each start that fails.
+                let _ = spool.slots.remove_if_free();
                 return Err(failed("take over events into", &spools)(e));
             }
             log::log(&Entry::SpoolFull(&e));

@@ -332,3 +332,20 @@ fn a_start_that_failed_leaves_nothing_that_the_next_one_keeps() {
     run_to_the_end(&place, 2);
     assert!(!place.spool(1).exists());
 }
+
+#[test]
+fn a_start_that_fails_leaves_no_slots() {
+    let place = Place::new();
+    // Slots of another process that can't be read.
+    fs::create_dir_all(place.slots(8)).unwrap();
+    for boot in 1..3 {
+        Pipeline::start(place.config(boot)).unwrap_err();
+    }
+    let left: Vec<_> =
+        fs::read_dir(place.dir.path().join("run")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(left, [place.slots(8)]);
+    // Nor where there is no room for them.
+    let config = PipelineConfig { slots_per_worker: u32::MAX, ..place.config(3) };
+    Pipeline::start(config).unwrap_err();
+    assert_eq!(fs::read_dir(place.dir.path().join("run")).unwrap().count(), 1);
+}
