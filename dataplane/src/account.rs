@@ -24,6 +24,7 @@ use crate::log::{self, Entry};
 use crate::refused::Uses;
 use crate::slots::pool::now_ms;
 use crate::spool::Watch;
+use crate::spool::host::is_full;
 use crate::sys;
 use kept::Kept;
 use key_uses::KeyUses;
@@ -93,7 +94,11 @@ impl Account {
             reported: None,
             is_told: false,
         };
-        worker.numbers.reserve(&worker.admitted, 0)?;
+        match worker.numbers.reserve(&worker.admitted, 0) {
+            // Shipping, which makes room, must not wait for it.
+            Err(error) if is_full(&error) => worker.tell(&Err(error)),
+            reserved => reserved?,
+        }
         let thread = guard::spawn("account", move || worker.run())?;
         Ok(Self { stop, thread })
     }
@@ -130,15 +135,19 @@ impl Worker {
         let admitted = self.watch.admitted_by_worker();
         let grown = admitted.iter().zip(&self.admitted).map(|(now, before)| now - before).max().unwrap_or(0);
         // Twice as fast the next time, and the time after that.
-        match self.numbers.reserve(&admitted, 4 * grown) {
-            Ok(()) => self.is_told = false,
-            Err(_) if self.is_told => {}
-            Err(error) => {
-                self.is_told = true;
-                log::log(&Entry::NumbersNotKept(&error));
-            }
-        }
+        let reserved = self.numbers.reserve(&admitted, 4 * grown);
+        self.tell(&reserved);
         self.admitted = admitted;
+    }
+
+    /// Logs that they can't be kept, once for each time that it begins.
+    fn tell(&mut self, reserved: &io::Result<()>) {
+        if let Err(error) = reserved
+            && !self.is_told
+        {
+            log::log(&Entry::NumbersNotKept(error));
+        }
+        self.is_told = reserved.is_err();
     }
 
     fn session(&mut self) -> Result<(), LinkError> {
@@ -228,3 +237,6 @@ impl Worker {
         Some(report)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,13 @@
 //! given out.
 //!
 //! A file is replaced as a whole, and removed once the control plane has written its content down.
+//!
+//! On a full disk what is to be written waits. The price: of a process that ended meanwhile its file still says
+//! what it may have given out at most, and that is all that is known if this one ends, too, when it has taken
+//! over those slots and the control plane has not been told; and of what this one gives out beyond its file, or
+//! without one, a power cut leaves no bound but the control plane's last note.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -21,7 +26,7 @@ use wire::id::{BootId, NodeId};
 use wire::report::{Ended, Numbers};
 
 use crate::slots;
-use crate::spool::host::{Host, Os};
+use crate::spool::host::{Host, Os, is_full};
 
 const TITLE: &str = "liutong numbers 1";
 /// The fewest numbers that are reserved at once.
@@ -36,6 +41,8 @@ pub struct NumberFiles {
     admitted: Vec<u64>,
     /// Processes that ended, until the control plane has noted them.
     ended: BTreeMap<BootId, Numbers>,
+    /// Those whose files do not say how they ended: there was no room.
+    unwritten: BTreeSet<BootId>,
 }
 
 impl NumberFiles {
@@ -45,7 +52,8 @@ impl NumberFiles {
     pub fn open(data_dir: &Path, runtime_dir: &Path, node: NodeId, own: BootId) -> io::Result<Self> {
         let dir = data_dir.join("numbers");
         fs::create_dir_all(&dir)?;
-        let mut this = Self { dir, own, reserved: Vec::new(), admitted: Vec::new(), ended: BTreeMap::new() };
+        let (ended, unwritten) = (BTreeMap::new(), BTreeSet::new());
+        let mut this = Self { dir, own, reserved: Vec::new(), admitted: Vec::new(), ended, unwritten };
         for entry in fs::read_dir(&this.dir)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -60,7 +68,10 @@ impl NumberFiles {
                     numbers.ended = Ended::Killed;
                     numbers.workers = admitted.into_iter().map(|last| (last, last)).collect();
                 }
-                this.write(&numbers)?;
+                match this.write(&numbers) {
+                    Err(error) if is_full(&error) => _ = this.unwritten.insert(boot),
+                    written => written?,
+                }
             }
             this.ended.insert(boot, numbers);
         }
@@ -71,6 +82,10 @@ impl NumberFiles {
     ///
     /// `ahead` is how many numbers a worker may give out before this is called the next time but one.
     pub fn reserve(&mut self, admitted: &[u64], ahead: u64) -> io::Result<()> {
+        while let Some(boot) = self.unwritten.first() {
+            self.ended.get(boot).map_or(Ok(()), |numbers| self.write(numbers))?;
+            self.unwritten.pop_first();
+        }
         let block = ahead.max(BLOCK_MIN);
         let is_near = |(at, admitted): (usize, &u64)| {
             self.reserved.get(at).is_none_or(|reserved| admitted + block > *reserved)
@@ -102,6 +117,7 @@ impl NumberFiles {
 
     /// The control plane has what there is to know of `boot`.
     pub fn noted(&mut self, boot: BootId) -> io::Result<()> {
+        self.unwritten.remove(&boot);
         match self.ended.remove(&boot) {
             Some(_) => fs::remove_file(self.path(boot)),
             None => Ok(()),
@@ -144,7 +160,7 @@ fn word(ended: Ended) -> &'static str {
 }
 
 /// Reads a file; `None` for one that is none of ours.
-fn read(path: &Path, boot: BootId) -> Option<Numbers> {
+pub(super) fn read(path: &Path, boot: BootId) -> Option<Numbers> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
     let state = lines.next()?.strip_prefix(TITLE)?.trim();
@@ -203,6 +219,30 @@ mod tests {
         assert_eq!(of(&next, 2), expected(2, Ended::Killed, vec![(3, 3)]));
         next.noted(BootId(2)).unwrap();
         assert_eq!(of(&open(dir.path(), 6), 2), None);
+    }
+
+    /// Until what is returned is removed the file of a process can't be written: there is no room.
+    fn fill_disk(dir: &Path, boot: u64) -> PathBuf {
+        let new = dir.join("numbers").join(BootId(boot).to_string()).with_extension("new");
+        std::os::unix::fs::symlink("/dev/full", &new).unwrap();
+        new
+    }
+
+    #[test]
+    fn on_a_full_disk_a_start_goes_on_and_writes_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        open(dir.path(), 1).reserve(&[5], 1).unwrap();
+        let full = [1, 2].map(|boot| fill_disk(dir.path(), boot));
+        let cut = Numbers { boot: BootId(1), ended: Ended::PowerCut, workers: vec![(5, 261)] };
+
+        let mut files = open(dir.path(), 2);
+        assert_eq!(of(&files, 1), Some(cut.clone()));
+        assert!(is_full(&files.reserve(&[0], 1).unwrap_err()));
+        full.iter().for_each(|new| fs::remove_file(new).unwrap());
+        files.reserve(&[0], 1).unwrap();
+        let on_disk = |boot| read(&files.path(BootId(boot)), BootId(boot));
+        assert_eq!((on_disk(1), on_disk(2).map(|own| own.ended)), (Some(cut), Some(Ended::Runs)));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub trait HostFile: Debug + Send {
 }
 
 /// Whether an error says that there is no room.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
