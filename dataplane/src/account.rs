@@ -212,6 +212,9 @@ impl Worker {
         }
         let now = Instant::now();
         self.looked_at = Some(now);
+        // Before the figures, which have how many there are last: what the control plane is to have by this
+        // report is then at least under way in it, whatever is admitted meanwhile.
+        let boots = self.numbers.report(&self.watch.admitted_by_worker());
         let figures = self.watch.figures();
         let totals = Totals {
             admitted: figures.admitted,
@@ -220,12 +223,12 @@ impl Worker {
             adopted: figures.adopted,
             found: figures.found,
             acked: figures.acked,
-            pending: figures.pending,
+            // Nor is what can't be taken over yet lost.
+            pending: figures.pending + figures.to_adopt,
             set_aside: figures.set_aside,
             lost: figures.lost,
             lost_slots: figures.lost_slots,
         };
-        let boots = self.numbers.report(&self.watch.admitted_by_worker());
         let is_told = self.reported.as_ref().is_some_and(|(at, last)| {
             at.elapsed() < REPORT_INTERVAL_MAX && last.totals == totals && last.boots == boots
         });

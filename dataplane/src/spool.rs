@@ -252,7 +252,7 @@ impl Watch {
     /// The counters.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        self.shared.counters.figures(self.slots.admitted())
+        self.shared.counters.figures(|| self.slots.admitted())
     }
 
     /// How many exchanges each worker admitted.

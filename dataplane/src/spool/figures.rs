@@ -3,13 +3,14 @@
 //! Of one process: `admitted = in_flight + appended` (+ what no slot could keep: `lost_slots`);
 //! `appended + adopted + found = acked + pending + set_aside + lost`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 /// The counters, written by the pipeline's threads and read by anyone.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub(super) appended: AtomicU64,
     pub(super) adopted: AtomicU64,
+    pub(super) to_adopt: AtomicU64,
     pub(super) found: AtomicU64,
     pub(super) sealed: AtomicU64,
     pub(super) acked: AtomicU64,
@@ -39,6 +40,8 @@ pub struct Figures {
     pub appended: u64,
     /// Events of processes that are gone, taken over into this process's spool.
     pub adopted: u64,
+    /// Events of processes that are gone, found and not taken over yet: there is no room.
+    pub to_adopt: u64,
     /// Events in batches that earlier processes sealed and that were not acked when this one started.
     pub found: u64,
     /// Events in batches of this process's spool.
@@ -74,19 +77,27 @@ pub struct Figures {
 }
 
 impl Counters {
-    /// Reads all counters; `admitted` comes from the slots.
-    pub(super) fn figures(&self, admitted: u64) -> Figures {
-        let appended = self.appended.load(Relaxed);
-        let lost_slots = self.lost_slots.load(Relaxed);
+    /// Reads all counters; `admitted` comes from the slots, and is read last.
+    ///
+    /// Events move on meanwhile: from slots to what is appended and pending, from there to what is acked. Where
+    /// they come from is read before where they go, so that none is in neither and looks lost; what is
+    /// admitted meanwhile is in flight.
+    pub(super) fn figures(&self, admitted: impl FnOnce() -> u64) -> Figures {
+        let appended = self.appended.load(Acquire);
+        let lost_slots = self.lost_slots.load(Acquire);
+        let (to_adopt, adopted) = (self.to_adopt.load(Acquire), self.adopted.load(Acquire));
+        let pending = self.pending.load(Acquire);
+        let admitted = admitted();
         Figures {
             admitted,
             in_flight: admitted.saturating_sub(appended + lost_slots),
             appended,
-            adopted: self.adopted.load(Relaxed),
+            adopted,
+            to_adopt,
             found: self.found.load(Relaxed),
             sealed: self.sealed.load(Relaxed),
             acked: self.acked.load(Relaxed),
-            pending: self.pending.load(Relaxed),
+            pending,
             set_aside: self.set_aside.load(Relaxed),
             lost: self.lost.load(Relaxed),
             lost_slots,
@@ -105,10 +116,26 @@ impl Counters {
 
 /// Adds to a counter.
 pub(super) fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Relaxed);
+    counter.fetch_add(count, Release);
 }
 
 /// Takes from a counter, down to 0.
 pub(super) fn take(counter: &AtomicU64, count: u64) {
-    let _ = counter.fetch_update(Relaxed, Relaxed, |value| Some(value.saturating_sub(count)));
+    let _ = counter.fetch_update(Release, Relaxed, |value| Some(value.saturating_sub(count)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_admitted_and_appended_while_figures_are_read_looks_in_flight() {
+        let counters = Counters::default();
+        let figures = counters.figures(|| {
+            add(&counters.pending, 1);
+            add(&counters.appended, 1);
+            1
+        });
+        assert_eq!((figures.admitted, figures.in_flight, figures.appended), (1, 1, 0));
+    }
 }

@@ -12,7 +12,7 @@ use crossbeam_channel::Sender;
 use wire::event::UsageEvent;
 use wire::id::{BatchSeq, BootId};
 
-use super::figures::add;
+use super::figures::{add, take};
 use super::host::{Host, Os};
 use super::old::OldSpool;
 use super::reader::BatchReader;
@@ -31,7 +31,7 @@ pub(super) struct Opening<H: Host = Os> {
     pub(super) sources: Sender<Vec<Source<H>>>,
     /// `start.lock`.
     pub(super) _starting: H::Lock,
-    adoption: Option<Adoption>,
+    pub(super) adoption: Option<Adoption>,
     /// How many of its events are in this process's spool.
     appended: usize,
 }
@@ -60,7 +60,9 @@ impl<H: Host> SpoolThread<H> {
 
     fn open_by(&mut self, opening: &mut Opening<H>) -> io::Result<()> {
         if opening.adoption.is_none() {
-            opening.adoption = Some(self.find_old(opening)?);
+            let adoption = self.find_old(opening)?;
+            add(&self.shared.counters.to_adopt, adoption.events.len() as u64);
+            opening.adoption = Some(adoption);
         }
         if self.own_lock.is_none() {
             self.own_lock = Some(make_own(&self.host, &opening.own)?);
@@ -124,6 +126,7 @@ impl<H: Host> SpoolThread<H> {
             let written = self.write_events(&some[..some.len().min(room).min(1000)], now)?;
             *appended += written;
             add(&self.shared.counters.adopted, written as u64);
+            take(&self.shared.counters.to_adopt, written as u64);
             if self.range.room() == 0 {
                 self.seal_if_due(now, true)?;
             }

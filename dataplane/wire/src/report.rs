@@ -30,7 +30,7 @@ pub struct Totals {
     pub found: u64,
     /// Stored.
     pub acked: u64,
-    /// On the disk and not stored.
+    /// On the disk, or in the slots of a process that is gone, and not stored.
     pub pending: u64,
     /// Refused for ever, and kept.
     pub set_aside: u64,

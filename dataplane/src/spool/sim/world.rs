@@ -255,14 +255,32 @@ impl World {
             self.tell(format_args!("round: {e}"));
         }
         let Some(process) = &self.process else { return };
-        let figures = process.spool.shared.counters.figures(0);
+        let figures = figures(process);
         let before = figures.appended + figures.adopted + figures.found;
         let after = figures.acked + figures.pending + figures.set_aside + figures.lost;
         assert_eq!(before, after, "{figures:?}");
         assert!(self.power_cuts > 0 || figures.lost == 0 && figures.lost_slots == 0, "{figures:?}");
+        self.check_way(process);
         if result.is_ok() {
             self.promise();
         }
+    }
+
+    /// What is admitted and not stored is under way, by what accounting reports: else `usage verify` would say
+    /// that it is lost.
+    fn check_way(&self, process: &Process) {
+        let has_looked = process.spool.opening.as_ref().is_none_or(|opening| opening.adoption.is_some());
+        if self.power_cuts > 0 || !has_looked {
+            return;
+        }
+        let figures = figures(process);
+        let way = figures.in_flight + figures.pending + figures.to_adopt;
+        let missing = (self.admitted.len() - self.control.rows.len()) as u64;
+        // Looked up only where it matters: it is a scan of files.
+        assert!(
+            missing <= way || missing <= way + self.set_aside().len() as u64,
+            "{missing} missing, {figures:?}"
+        );
     }
 
     /// A round came to its end: what was written long enough ago is on the disk, by the policy.
@@ -368,7 +386,7 @@ impl World {
 }
 
 fn figures(process: &Process) -> super::super::figures::Figures {
-    process.spool.shared.counters.figures(0)
+    process.spool.shared.counters.figures(|| process.spool.slots.admitted())
 }
 
 pub(super) fn pick(random: &mut Random, count: usize) -> usize {
