@@ -2,8 +2,8 @@
 //! events are, and that sends batches again which ClickHouse lost after it had acknowledged them. It also
 //! tells which keys were refused though they are known (`key_uses`).
 //!
-//! Its connection is its own, so that nothing here delays shipping. It also keeps the numbers on disk
-//! (`numbers`), whether the control plane is there or not.
+//! Its connection is its own, so that nothing here delays shipping. The numbers on disk (`numbers`) have a
+//! thread of their own (`reserve`), which waits for no control plane.
 
 use std::io;
 use std::path::Path;
@@ -20,15 +20,14 @@ use wire::report::{Report, Totals};
 use crate::auth::minute_of;
 use crate::guard;
 use crate::link::{Address, Link, LinkError};
-use crate::log::{self, Entry};
 use crate::refused::Uses;
 use crate::slots::pool::now_ms;
 use crate::spool::Watch;
-use crate::spool::host::is_full;
 use crate::sys;
 use kept::Kept;
 use key_uses::KeyUses;
 use numbers::NumberFiles;
+use reserve::Reserve;
 
 /// Acknowledged batches that are still on disk.
 mod kept;
@@ -36,8 +35,10 @@ mod kept;
 mod key_uses;
 /// The numbers that each process gave out, on disk.
 pub mod numbers;
+/// Keeps them ahead.
+mod reserve;
 
-/// How often the numbers on disk are looked after.
+/// How long the thread waits for a frame before it looks for something to say.
 const TURN: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// One that says nothing new is sent so often all the same: it says that nothing is new.
@@ -51,6 +52,7 @@ const PACE_MAX: Duration = Duration::from_secs(60);
 pub struct Account {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
+    reserve: Option<Reserve>,
 }
 
 struct Worker {
@@ -58,20 +60,17 @@ struct Worker {
     control: Address,
     kept: Kept,
     watch: Watch,
-    numbers: NumberFiles,
+    numbers: reserve::Shared,
     key_uses: KeyUses,
     stop: Arc<AtomicBool>,
-    admitted: Vec<u64>,
     /// When figures were last looked at.
     looked_at: Option<Instant>,
     /// The last report, and when it was sent.
     reported: Option<(Instant, Report)>,
-    /// The log has it that the numbers can't be kept.
-    is_told: bool,
 }
 
 impl Account {
-    /// Reserves the first numbers, and starts the thread.
+    /// Reserves the first numbers, and starts the threads.
     pub fn start(
         (control, node, boot): (Address, NodeId, BootId),
         data_dir: &Path,
@@ -81,32 +80,36 @@ impl Account {
         let stop = Arc::new(AtomicBool::new(false));
         let hello =
             Hello { role: Role::Account, node, boot, registry: RegistryId(0), generation: Generation(0) };
-        let mut worker = Worker {
+        let numbers = reserve::Shared::new(numbers);
+        let reserve = Some(Reserve::start(numbers.clone(), watch.clone())?);
+        let worker = Worker {
             hello,
             control,
             kept: Kept::new(data_dir.join("spool")),
-            admitted: watch.admitted_by_worker(),
             watch,
             numbers,
             key_uses: KeyUses::new(refused),
             stop: Arc::clone(&stop),
             looked_at: None,
             reported: None,
-            is_told: false,
         };
-        match worker.numbers.reserve(&worker.admitted, 0) {
-            // Shipping, which makes room, must not wait for it.
-            Err(error) if is_full(&error) => worker.tell(&Err(error)),
-            reserved => reserved?,
-        }
         let thread = guard::spawn("account", move || worker.run())?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread, reserve })
     }
 
-    /// Writes down the last numbers; the workers have ended.
-    pub fn stop(self) {
+    /// Writes down the last numbers; the workers have ended. While the slots are still there: once they are gone
+    /// a process without this word counts as one that ended with the machine.
+    pub fn end_numbers(&mut self) {
+        if let Some(reserve) = self.reserve.take() {
+            reserve.end();
+        }
+    }
+
+    /// Ends the reports.
+    pub fn stop(mut self) {
+        self.end_numbers();
         self.stop.store(true, Ordering::Relaxed);
-        // One that panicked has left its file as a kill does.
+        // One that panicked has said so.
         let _ = self.thread.join();
     }
 }
@@ -122,32 +125,9 @@ impl Worker {
                 let _ = self.session();
                 (self.looked_at, self.reported) = (None, None);
             }
-            self.keep_numbers();
+            self.key_uses.take_over();
             std::thread::sleep(TURN);
         }
-        if let Err(error) = self.numbers.end(&self.watch.admitted_by_worker()) {
-            log::log(&Entry::NumbersNotKept(&error));
-        }
-    }
-
-    fn keep_numbers(&mut self) {
-        self.key_uses.take_over();
-        let admitted = self.watch.admitted_by_worker();
-        let grown = admitted.iter().zip(&self.admitted).map(|(now, before)| now - before).max().unwrap_or(0);
-        // Twice as fast the next time, and the time after that.
-        let reserved = self.numbers.reserve(&admitted, 4 * grown);
-        self.tell(&reserved);
-        self.admitted = admitted;
-    }
-
-    /// Logs that they can't be kept, once for each time that it begins.
-    fn tell(&mut self, reserved: &io::Result<()>) {
-        if let Err(error) = reserved
-            && !self.is_told
-        {
-            log::log(&Entry::NumbersNotKept(error));
-        }
-        self.is_told = reserved.is_err();
     }
 
     fn session(&mut self) -> Result<(), LinkError> {
@@ -155,7 +135,7 @@ impl Worker {
         link.greet(self.hello)?;
         self.key_uses.start_over();
         loop {
-            self.keep_numbers();
+            self.key_uses.take_over();
             if let Some(report) = self.due_report() {
                 link.send(&Frame::Report(report))?;
             }
@@ -170,7 +150,7 @@ impl Worker {
                     self.watch.set_pace(Duration::from_millis(interval_ms.into()).min(PACE_MAX));
                 }
                 Some(Frame::KeyUsesKept) => self.key_uses.kept(minute_of(now_ms())),
-                Some(Frame::Noted { boot }) => self.numbers.noted(boot)?,
+                Some(Frame::Noted { boot }) => self.numbers.lock().noted(boot)?,
                 Some(Frame::Recall) => {
                     for (spool, batches) in self.with_kept(Kept::acked)? {
                         link.send(&Frame::Kept { spool, batches })?;
@@ -190,14 +170,14 @@ impl Worker {
         }
     }
 
-    /// Reads what is kept. However much that is, the numbers on disk stay ahead, and a stop is heard.
+    /// Reads what is kept. However much that is, workers get rid of what they count, and a stop is heard.
     fn with_kept<T>(
         &mut self,
         read: impl FnOnce(&mut Kept, &mut dyn FnMut() -> io::Result<()>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut kept = std::mem::take(&mut self.kept);
         let found = read(&mut kept, &mut || {
-            self.keep_numbers();
+            self.key_uses.take_over();
             let is_stopped = self.stop.load(Ordering::Relaxed);
             if is_stopped { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
         });
@@ -214,7 +194,7 @@ impl Worker {
         self.looked_at = Some(now);
         // Before the figures, which have how many there are last: what the control plane is to have by this
         // report is then at least under way in it, whatever is admitted meanwhile.
-        let boots = self.numbers.report(&self.watch.admitted_by_worker());
+        let boots = self.numbers.lock().report(&self.watch.admitted_by_worker());
         let figures = self.watch.figures();
         let totals = Totals {
             admitted: figures.admitted,

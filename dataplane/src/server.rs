@@ -2,8 +2,8 @@
 //!
 //! Start: listeners first (a port that is taken ends it before anything is touched), then the node's id, the
 //! usage pipeline (which also finds what a former process left), the tables from disk, and at last the
-//! workers. End: workers stop accepting and let streams finish, then the pipeline writes and ships what there
-//! is.
+//! workers. End: workers stop accepting and let streams finish, the last numbers are written down, then the
+//! pipeline writes and ships what there is.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -72,7 +72,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("usage pipeline in {}", config.data_dir.display()))?;
     let (refused_uses, refused) = refused::channel();
     let watched = (pipeline.watch(), refused);
-    let account = Account::start((control.clone(), node, boot), &config.data_dir, watched, numbers)
+    let mut account = Account::start((control.clone(), node, boot), &config.data_dir, watched, numbers)
         .with_context(|| format!("numbers in {}", config.data_dir.display()))?;
     let tables = Arc::new(Tables::with_stale_limit(config.stale_limit));
     let mut writer = TableWriter::new(tables.clone(), std::mem::take(&mut config.credentials));
@@ -120,6 +120,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         // A worker that panicked outside its tasks has said so on stderr; the others still end in order.
         let _ = worker.join();
     }
+    account.end_numbers();
     pipeline.stop(Instant::now() + SHIP_LIMIT);
     account.stop();
     stop_sync.store(true, Ordering::Relaxed);

@@ -32,7 +32,7 @@ const TITLE: &str = "liutong numbers 1";
 /// The fewest numbers that are reserved at once.
 const BLOCK_MIN: u64 = 64;
 
-/// The files of a data directory.
+/// The files of a data directory, and what they say.
 #[derive(Debug)]
 pub struct NumberFiles {
     dir: PathBuf,

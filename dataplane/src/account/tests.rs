@@ -1,14 +1,18 @@
 //! Accounting beside a real pipeline, towards a control plane that is a Unix listener of the test's.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
+use wire::event::UsageEvent;
 use wire::report::{Ended, Numbers};
 
 use super::*;
 use crate::refused;
+use crate::slots::pool::SlotPool;
 use crate::spool::{Pipeline, PipelineConfig};
 
 const NODE: NodeId = NodeId(7);
@@ -18,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Place {
     dir: TempDir,
     pipeline: Pipeline,
+    pools: Vec<SlotPool>,
 }
 
 impl Place {
@@ -26,8 +31,8 @@ impl Place {
         let control = Address::Unix(dir.path().join("pipeline.sock"));
         let (data, run) = (dir.path().join("data"), dir.path().join("run"));
         let config = PipelineConfig::new(data, run, control, NODE, BOOT);
-        let (pipeline, _pools) = Pipeline::start(config).unwrap();
-        Self { dir, pipeline }
+        let (pipeline, pools) = Pipeline::start(config).unwrap();
+        Self { dir, pipeline, pools }
     }
 
     fn data(&self) -> PathBuf {
@@ -47,6 +52,10 @@ impl Place {
     /// What the file of this process says.
     fn numbers(&self) -> Option<Numbers> {
         numbers::read(&self.data().join("numbers").join(BOOT.to_string()), BOOT)
+    }
+
+    fn admit(&mut self, exchanges: usize) {
+        (0..exchanges).for_each(|_| drop(self.pools[0].open(&UsageEvent::default()).unwrap()));
     }
 }
 
@@ -70,4 +79,74 @@ fn on_a_full_disk_accounting_starts_and_reserves_once_there_is_room() {
     until("reserved", || place.numbers().is_some_and(|numbers| numbers.ended == Ended::Runs));
     account.stop();
     assert_eq!(place.numbers().unwrap().ended, Ended::Clean);
+}
+
+#[test]
+fn numbers_stay_ahead_while_the_control_plane_says_nothing() {
+    let mut place = Place::new();
+    let control = UnixListener::bind(place.dir.path().join("account.sock")).unwrap();
+    let account = place.account(place.files());
+    // It waits for the answer to its greeting.
+    let (mut peer, _) = control.accept().unwrap();
+    place.admit(1000);
+    until("reserved", || place.numbers().unwrap().workers[0].1 > 1000);
+    peer.set_nonblocking(true).unwrap();
+    let mut hello = [0; 1000];
+    let said = std::iter::from_fn(|| Some(peer.read(&mut hello))).find(|read| !matches!(read, Ok(1..)));
+    let is_waiting = said.unwrap().unwrap_err().kind() == io::ErrorKind::WouldBlock;
+    assert!(is_waiting, "it still waits");
+    account.stop();
+}
+
+#[test]
+fn the_last_numbers_are_written_while_the_slots_are_there() {
+    let mut place = Place::new();
+    let mut account = place.account(place.files());
+    place.admit(3);
+    account.end_numbers();
+    let expected = Numbers { boot: BOOT, ended: Ended::Clean, workers: vec![(3, 3)] };
+    assert_eq!(place.numbers(), Some(expected.clone()));
+    account.stop();
+    assert_eq!(place.numbers(), Some(expected));
+}
+
+#[test]
+fn whatever_is_admitted_meanwhile_a_report_holds_us_to_nothing_that_is_not_under_way_in_it() {
+    let mut place = Place::new();
+    let mut worker = Worker {
+        hello: Hello {
+            role: Role::Account,
+            node: NODE,
+            boot: BOOT,
+            registry: RegistryId(0),
+            generation: Generation(0),
+        },
+        control: Address::Unix(PathBuf::new()),
+        kept: Kept::default(),
+        watch: place.pipeline.watch(),
+        numbers: reserve::Shared::new(place.files()),
+        key_uses: KeyUses::new(refused::channel().1),
+        stop: Arc::default(),
+        looked_at: None,
+        reported: None,
+    };
+    let (pool, over) = (&mut place.pools[0], &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                drop(pool.open(&UsageEvent::default()));
+            }
+        });
+        for _ in 0..20_000 {
+            (worker.looked_at, worker.reported) = (None, None);
+            let Report { totals, boots, .. } = worker.due_report().unwrap();
+            let held_to = boots[0].workers[0].0;
+            let way = totals.in_flight + totals.appended;
+            if held_to > way {
+                over.store(true, Ordering::Relaxed);
+                panic!("{held_to} admitted, {totals:?}");
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }

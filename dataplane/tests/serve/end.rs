@@ -14,6 +14,7 @@ use crate::plane::{GOOD, PATIENCE, Peer, Plane, Upstream, deployment, key, post_
 const CHAT: &str = "/v1/chat/completions";
 const ASK: &str = r#"{"model":"fast","messages":[]}"#;
 const ASK_STREAM: &str = r#"{"model":"fast","stream":true,"messages":[]}"#;
+const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const EVENT: &str = "data: {\"choices\":[{}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
@@ -132,4 +133,25 @@ fn a_stream_that_is_read_on_for_a_client_that_left_is_the_clients_doing_also_at_
     assert!(plane.stop().success());
     let event = plane.usage(1)[0];
     assert_eq!((event.status, event.usage_source), (499, UsageSource::Partial));
+}
+
+#[test]
+fn the_end_is_written_down_before_the_slots_are_gone() {
+    let mut plane = Plane::start(vec![deployment(1, Upstream::fixed(ANSWER).address)]);
+    assert_eq!(plane.ask(&post_as(&key(GOOD), CHAT, ASK)).status, 200);
+    // Without a control plane it waits for a while before it gives up to ship what there is.
+    plane.signal("-TERM");
+    let is_clean = || {
+        let files = plane.files().into_iter().filter(|path| path.parent().unwrap().ends_with("numbers"));
+        let texts: Vec<_> = files.map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect();
+        texts.iter().any(|text| text.starts_with("liutong numbers 1 clean\n"))
+    };
+    let end = Instant::now() + PATIENCE;
+    while !is_clean() {
+        assert!(Instant::now() < end, "never written");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let slots = std::fs::read_dir(plane.control_socket().with_file_name("run")).unwrap().count();
+    assert_eq!(slots, 1, "a kill finds slots, or the word that says how it ended");
+    assert!(plane.wait().success());
 }
