@@ -5,6 +5,7 @@
 //! Its connection is its own, so that nothing here delays shipping. The numbers on disk (`numbers`) have a
 //! thread of their own (`reserve`), which waits for no control plane.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use wire::frame::{Frame, Hello, Role};
-use wire::id::{BootId, Generation, NodeId, RegistryId};
+use wire::id::{BatchSeq, BootId, Generation, NodeId, RegistryId};
 use wire::report::{Report, Totals};
 
 use crate::auth::minute_of;
@@ -46,6 +47,8 @@ const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest pace that the control plane may set.
 const PACE_MAX: Duration = Duration::from_secs(60);
+/// How many batches are named in one frame; a year of them is too long for one.
+const KEPT_BATCHES_MAX: usize = 100_000;
 
 /// The running thread.
 #[derive(Debug)]
@@ -59,6 +62,10 @@ struct Worker {
     hello: Hello,
     control: Address,
     kept: Kept,
+    /// What the control plane wants again.
+    wanted: VecDeque<(BootId, BatchSeq)>,
+    /// One of them is sent and not stored.
+    is_owed: bool,
     watch: Watch,
     numbers: reserve::Shared,
     key_uses: KeyUses,
@@ -86,6 +93,8 @@ impl Account {
             hello,
             control,
             kept: Kept::new(data_dir.join("spool")),
+            wanted: VecDeque::new(),
+            is_owed: false,
             watch,
             numbers,
             key_uses: KeyUses::new(refused),
@@ -134,6 +143,7 @@ impl Worker {
         let mut link = Link::connect(&self.control, Arc::clone(&self.stop))?;
         link.greet(self.hello)?;
         self.key_uses.start_over();
+        (self.wanted, self.is_owed) = (VecDeque::new(), false);
         loop {
             self.key_uses.take_over();
             if let Some(report) = self.due_report() {
@@ -144,6 +154,7 @@ impl Worker {
             {
                 link.send(&Frame::KeyUses(uses))?;
             }
+            self.send_again(&mut link)?;
             match link.receive(TURN)? {
                 Some(Frame::Ping) => link.send(&Frame::Pong)?,
                 Some(Frame::Pace { interval_ms }) => {
@@ -152,22 +163,39 @@ impl Worker {
                 Some(Frame::KeyUsesKept) => self.key_uses.kept(minute_of(now_ms())),
                 Some(Frame::Noted { boot }) => self.numbers.lock().noted(boot)?,
                 Some(Frame::Recall) => {
+                    // What it wanted it is going to name again.
+                    self.wanted.clear();
                     for (spool, batches) in self.with_kept(Kept::acked)? {
-                        link.send(&Frame::Kept { spool, batches })?;
+                        for batches in batches.chunks(KEPT_BATCHES_MAX) {
+                            link.send(&Frame::Kept { spool, batches: batches.to_vec() })?;
+                        }
                     }
                 }
                 Some(Frame::Resend { spool, batches }) => {
-                    for batch in batches {
-                        if let Some(events) = self.with_kept(|kept, turn| kept.read(spool, batch, turn))? {
-                            link.send(&Frame::Batch { spool, batch, resent: true, events })?;
-                        }
-                    }
-                    self.kept.done();
+                    self.wanted.extend(batches.into_iter().map(|batch| (spool, batch)));
                 }
-                Some(Frame::Stored { .. }) | None => {}
+                Some(Frame::Stored { .. }) => self.is_owed = false,
+                None => {}
                 Some(_) => return Err(LinkError::Unexpected),
             }
         }
+    }
+
+    /// Sends the next batch that is wanted again, once the last one is stored: reports go on between them, and
+    /// no answers pile up.
+    fn send_again(&mut self, link: &mut Link) -> Result<(), LinkError> {
+        while !self.is_owed
+            && let Some((spool, batch)) = self.wanted.pop_front()
+        {
+            if let Some(events) = self.with_kept(|kept, turn| kept.read(spool, batch, turn))? {
+                link.send(&Frame::Batch { spool, batch, resent: true, events })?;
+                self.is_owed = true;
+            }
+        }
+        if self.wanted.is_empty() {
+            self.kept.done();
+        }
+        Ok(())
     }
 
     /// Reads what is kept. However much that is, workers get rid of what they count, and a stop is heard.

@@ -3,7 +3,8 @@
 //!
 //! Nobody waits here for longer than a slice before looking at the stop flag, in either direction. What was
 //! received and is no whole frame yet stays in a buffer that grows with the frame, at most to the longest
-//! that the protocol has.
+//! that the protocol has. While the peer takes nothing what it says is taken in, up to as much: it may be
+//! waiting for that itself.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use thiserror::Error;
 use wire::codec::DecodeError;
-use wire::frame::{Frame, Hello};
+use wire::frame::{Frame, HEADER_BYTES, Hello, PAYLOAD_BYTES_MAX};
 use wire::id::{Generation, RegistryId};
 
 pub use self::several::Several;
@@ -38,6 +39,8 @@ const WELCOME_MAX: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 64 * 1024;
 /// A buffer that grew beyond this is given back once it is empty.
 const KEEP_BYTES: usize = 1024 * 1024;
+/// How much is taken in while the peer takes nothing.
+const HEARD_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
 
 /// Where the control plane is.
 #[derive(Clone, Debug)]
@@ -158,6 +161,7 @@ impl Link {
             match self.stream.write(&self.sending[sent..]) {
                 Ok(0) => return Err(LinkError::Closed),
                 Ok(count) => (sent, progress) = (sent + count, Instant::now()),
+                Err(e) if is_slice_over(&e) && self.received.len() < HEARD_BYTES_MAX => self.read_more()?,
                 Err(e) if is_slice_over(&e) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -282,6 +286,22 @@ mod tests {
             });
             link.send(&frame).unwrap();
             assert_eq!(link.receive(STALL_MAX).unwrap(), Some(frame.clone()));
+        });
+    }
+
+    #[test]
+    fn two_that_both_have_more_to_say_than_fits_between_them_do_not_wait_for_each_other() {
+        let (mut link, mut peer, _stop, _dir) = pair();
+        let frame = batch(100_000);
+        let answer = Frame::Stored { spool: BootId(1), batch: BatchSeq(2), refused: Vec::new() };
+        let answers = answer.to_bytes().repeat(50_000);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                peer.write_all(&answers).unwrap();
+                peer.read_exact(&mut vec![0; frame.to_bytes().len()]).unwrap();
+            });
+            link.send(&frame).unwrap();
+            assert_eq!(link.receive(STALL_MAX).unwrap(), Some(answer.clone()));
         });
     }
 

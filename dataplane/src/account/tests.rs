@@ -1,14 +1,17 @@
 //! Accounting beside a real pipeline, towards a control plane that is a Unix listener of the test's.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 use wire::event::UsageEvent;
+use wire::id::Position;
+use wire::record::{self, Record, Seal, SegmentHeader};
 use wire::report::{Ended, Numbers};
+use wire::segment_scan::SegmentName;
 
 use super::*;
 use crate::refused;
@@ -123,6 +126,8 @@ fn whatever_is_admitted_meanwhile_a_report_holds_us_to_nothing_that_is_not_under
         },
         control: Address::Unix(PathBuf::new()),
         kept: Kept::default(),
+        wanted: VecDeque::new(),
+        is_owed: false,
         watch: place.pipeline.watch(),
         numbers: reserve::Shared::new(place.files()),
         key_uses: KeyUses::new(refused::channel().1),
@@ -137,16 +142,107 @@ fn whatever_is_admitted_meanwhile_a_report_holds_us_to_nothing_that_is_not_under
                 drop(pool.open(&UsageEvent::default()));
             }
         });
-        for _ in 0..20_000 {
+        let mut admitted = 0;
+        while admitted < 100_000 {
             (worker.looked_at, worker.reported) = (None, None);
             let Report { totals, boots, .. } = worker.due_report().unwrap();
             let held_to = boots[0].workers[0].0;
-            let way = totals.in_flight + totals.appended;
-            if held_to > way {
+            admitted = totals.in_flight + totals.appended;
+            if held_to > admitted {
                 over.store(true, Ordering::Relaxed);
-                panic!("{held_to} admitted, {totals:?}");
+                panic!("held to {held_to}, {totals:?}");
             }
         }
         over.store(true, Ordering::Relaxed);
     });
+}
+
+/// The control plane's end of an account connection.
+struct Control {
+    peer: UnixStream,
+    bytes: Vec<u8>,
+}
+
+impl Control {
+    fn accept(listener: &UnixListener) -> Self {
+        let (peer, _) = listener.accept().unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut this = Self { peer, bytes: Vec::new() };
+        assert!(matches!(this.next(), Frame::Hello(hello) if hello.role == Role::Account));
+        let (registry, generation) = (RegistryId(1), Generation(1));
+        this.say(&Frame::Welcome { registry, generation, takes_key_uses: false });
+        this
+    }
+
+    fn say(&mut self, frame: &Frame) {
+        self.peer.write_all(&frame.to_bytes()).unwrap();
+    }
+
+    fn next(&mut self) -> Frame {
+        loop {
+            if let Some((frame, used)) = Frame::decode(&self.bytes).unwrap() {
+                self.bytes.drain(..used);
+                return frame;
+            }
+            let mut piece = [0; 65536];
+            let read = self.peer.read(&mut piece).unwrap();
+            assert!(read > 0, "it left");
+            self.bytes.extend(&piece[..read]);
+        }
+    }
+
+    /// The next frame that is no report.
+    fn next_but_reports(&mut self) -> Frame {
+        loop {
+            match self.next() {
+                Frame::Report(_) => {}
+                frame => return frame,
+            }
+        }
+    }
+}
+
+/// Writes the spool of an earlier process: so many batches of an event each, all of them acknowledged.
+fn acknowledged(place: &Place, spool: BootId, batches: u64) {
+    let dir = place.data().join("spool").join(spool.to_string());
+    fs::create_dir_all(&dir).unwrap();
+    let header = SegmentHeader { spool, node: NODE, first: Position(0), created_ms: 0 };
+    let mut bytes = header.encode().to_vec();
+    for position in 0..batches {
+        let (at, batch) = (Position(position), BatchSeq(position + 1));
+        record::append(&mut bytes, at, &Record::Event(UsageEvent::default()));
+        let seal = Seal { batch, first: at, last: at, day: 0, count: 1 };
+        record::append(&mut bytes, Position(position + 1), &Record::Seal(seal));
+    }
+    let acked = Record::AckedTo { batch: BatchSeq(batches), acked_ms: 0 };
+    record::append(&mut bytes, Position(batches), &acked);
+    fs::write(dir.join(SegmentName { first: Position(0), copy: 0 }.to_string()), bytes).unwrap();
+}
+
+#[test]
+fn what_is_kept_is_named_in_parts_and_what_is_wanted_of_it_comes_one_after_the_other() {
+    let place = Place::new();
+    let (spool, count) = (BootId(5), KEPT_BATCHES_MAX as u64 + 3);
+    acknowledged(&place, spool, count);
+    let listener = UnixListener::bind(place.dir.path().join("account.sock")).unwrap();
+    let account = place.account(place.files());
+    let mut control = Control::accept(&listener);
+    control.say(&Frame::Recall);
+    let mut named = Vec::new();
+    for part in [KEPT_BATCHES_MAX, 3] {
+        let Frame::Kept { spool: of, batches } = control.next_but_reports() else { panic!("{part}") };
+        assert_eq!((of, batches.len()), (spool, part));
+        named.extend(batches);
+    }
+    assert!(named.iter().map(|batch| batch.0).eq(1..=count));
+
+    control.say(&Frame::Resend { spool, batches: named[..3].to_vec() });
+    for wanted in &named[..3] {
+        let Frame::Batch { batch, resent: true, .. } = control.next_but_reports() else { panic!("a batch") };
+        assert_eq!(batch, *wanted);
+        control.say(&Frame::Ping);
+        assert_eq!(control.next_but_reports(), Frame::Pong, "not the next one before this one is stored");
+        control.say(&Frame::Stored { spool, batch, refused: Vec::new() });
+    }
+    account.stop();
 }
