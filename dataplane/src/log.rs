@@ -59,6 +59,8 @@ pub enum Entry<'a> {
     SpoolFull(&'a std::io::Error),
     /// It can again.
     SpoolWrites,
+    /// A spool is another node's.
+    SpoolOfOtherNode(wire::id::BootId),
     /// What an earlier process left can't be read now.
     SpoolUnreadable {
         /// Whose spool.
@@ -127,6 +129,11 @@ impl fmt::Display for Entry<'_> {
                 )
             }
             Self::SpoolWrites => write!(f, "usage is written again: requests are served"),
+            Self::SpoolOfOtherNode(spool) => write!(
+                f,
+                "leaving the usage in spool/{spool} as it is, it is another node's and is not shipped: put that \
+                 node's node-id back, or move it away"
+            ),
             Self::SpoolUnreadable { spool, error } => write!(
                 f,
                 "can't read the usage in spool/{spool}, leaving it to the next start as it is: {error}"

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use crossbeam_channel::{Sender, bounded};
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::id::{BootId, NodeId};
@@ -31,6 +31,8 @@ use crate::metrics::Counters;
 use crate::ops::{self, Ops};
 use crate::refused;
 use crate::slots::pool::SlotPool;
+use crate::spool::host::Os;
+use crate::spool::segment::list;
 use crate::spool::{Pipeline, PipelineConfig};
 use crate::sync::{self, SyncConfig};
 use crate::sys::{self, Signal};
@@ -253,6 +255,16 @@ fn node_id(data_dir: &Path) -> anyhow::Result<NodeId> {
             format!("{}: not 16 hex digits; restore it, or remove it with the spool", path.display())
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let spools = data_dir.join("spool");
+            if has_segments(&spools).with_context(|| spools.display().to_string())? {
+                // Under another id all of it would lie there for ever, neither shipped nor missed.
+                bail!(
+                    "{} is gone, and {} has usage of the node that it named: put the file back, or move the \
+                     spool away, which is not shipped then",
+                    path.display(),
+                    spools.display()
+                );
+            }
             let node = NodeId(random()?);
             let new = path.with_extension("new");
             let mut file = File::create(&new)?;
@@ -264,6 +276,21 @@ fn node_id(data_dir: &Path) -> anyhow::Result<NodeId> {
         }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
+}
+
+/// Whether a spool has a segment.
+fn has_segments(spools: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(spools) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && !list(&Os, &entry.path())?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn random() -> anyhow::Result<u64> {
@@ -279,6 +306,27 @@ fn make_private(dir: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_gets_no_other_id_while_it_has_usage_of_the_one_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = node_id(dir.path()).unwrap();
+        assert_eq!(node_id(dir.path()).unwrap(), node);
+        let spool = dir.path().join("spool").join(BootId(1).to_string());
+        fs::create_dir_all(&spool).unwrap();
+        fs::write(dir.path().join("spool/start.lock"), "").unwrap();
+        let file = dir.path().join("node-id");
+        fs::remove_file(&file).unwrap();
+        assert_ne!(node_id(dir.path()).unwrap(), node, "there is nothing to lose");
+
+        fs::rename(&file, dir.path().join("away")).unwrap();
+        fs::write(spool.join("0000000000000000.seg"), "").unwrap();
+        let error = node_id(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("put the file back, or move the spool away"), "{error}");
+        assert!(!file.exists());
+        fs::rename(dir.path().join("away"), &file).unwrap();
+        node_id(dir.path()).unwrap();
+    }
 
     #[test]
     fn tables_noted_by_a_clock_that_was_set_back_are_of_no_known_age() {

@@ -274,7 +274,7 @@ pub(super) fn find<H: Host>(
             Looked::Contents(contents) => {
                 old.push(OldSpool::new(host.clone(), (*spool, dir.clone()), node, lock, *contents));
             }
-            Looked::OtherNode => {}
+            Looked::OtherNode => log::log(&Entry::SpoolOfOtherNode(*spool)),
             // As if its process lived: what it has may be whole, and a later start takes it over.
             Looked::Unreadable(error) => log::log(&Entry::SpoolUnreadable { spool: *spool, error: &error }),
         }
