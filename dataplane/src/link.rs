@@ -1,5 +1,5 @@
-//! A blocking connection to the control plane that carries frames; the sync thread and the ship thread have
-//! one each.
+//! A blocking connection to the control plane that carries frames; the sync, ship and account threads have one
+//! each, and enrolling has one for a moment.
 //!
 //! Nobody waits here for longer than a slice before looking at the stop flag, in either direction. What was
 //! received and is no whole frame yet stays in a buffer that grows with the frame, at most to the longest

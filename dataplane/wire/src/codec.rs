@@ -1,7 +1,7 @@
 //! Reading and writing of the primitive types that everything here is made of.
 //!
-//! A record that grows gets new fields at its end: a reader ignores bytes past what it knows, and takes the
-//! default for a field that an older writer did not have (`Reader::u32_or`).
+//! A record that grows gets new fields at its end: a reader ignores bytes past what it knows, and sees by
+//! `Reader::is_empty` whether an older writer did not have one (`Welcome` has such a field).
 
 use thiserror::Error;
 

@@ -22,13 +22,14 @@
 //!                                      <-  Stored{spool, batch}
 //! account: Hello{account}              ->
 //!                                      <-  Welcome
-//!        Report                        ->      (every second)
+//!        Report                        ->      (each second that has news, else every ten)
 //!                                      <-  Noted{boot}    what ended is written down
 //!                                      <-  Pace           how often to seal
 //!                                      <-  Recall         ClickHouse was started again: what do you have?
-//!        Kept{spool, batches}          ->      (those that were acknowledged)
+//!        Kept{spool, batches}..        ->      (those that were acknowledged)
 //!                                      <-  Resend{spool, batches}
-//!        Batch                         ->      (resent; its Stored is not waited for)
+//!        Batch                         ->      (resent, one at a time)
+//!                                      <-  Stored         to be read, or both sides come to block
 //!        KeyUses{uses}                 ->      (where Welcome says that it takes them)
 //!                                      <-  KeyUsesKept    of the last KeyUses
 //! enrol: Enroll{token, public key}     ->      (the one frame that needs no certificate; without a token
