@@ -106,8 +106,8 @@ impl Account {
         Ok(Self { stop, thread, reserve })
     }
 
-    /// Writes down the last numbers; the workers have ended. While the slots are still there: once they are gone
-    /// a process without this word counts as one that ended with the machine.
+    /// Writes down the last numbers; the workers have ended. While the slots are still there: once they are
+    /// gone a process without this word counts as one that ended with the machine.
     pub fn end_numbers(&mut self) {
         if let Some(reserve) = self.reserve.take() {
             reserve.end();
@@ -181,8 +181,8 @@ impl Worker {
         }
     }
 
-    /// Sends the next batch that is wanted again, once the last one is stored: reports go on between them, and
-    /// no answers pile up.
+    /// Sends the next batch that is wanted again, once the last one is stored: reports go on between them,
+    /// and no answers pile up.
     fn send_again(&mut self, link: &mut Link) -> Result<(), LinkError> {
         while !self.is_owed
             && let Some((spool, batch)) = self.wanted.pop_front()

@@ -1,5 +1,5 @@
-//! A blocking connection to the control plane that carries frames; the sync, ship and account threads have one
-//! each, and enrolling has one for a moment.
+//! A blocking connection to the control plane that carries frames; the sync, ship and account threads have
+//! one each, and enrolling has one for a moment.
 //!
 //! Nobody waits here for longer than a slice before looking at the stop flag, in either direction. What was
 //! received and is no whole frame yet stays in a buffer that grows with the frame, at most to the longest
@@ -295,6 +295,7 @@ mod tests {
         let frame = batch(100_000);
         let answer = Frame::Stored { spool: BootId(1), batch: BatchSeq(2), refused: Vec::new() };
         let answers = answer.to_bytes().repeat(50_000);
+        peer.set_write_timeout(Some(WELCOME_MAX)).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| {
                 peer.write_all(&answers).unwrap();

@@ -12,10 +12,10 @@
 //!
 //! A file is replaced as a whole, and removed once the control plane has written its content down.
 //!
-//! On a full disk what is to be written waits. The price: of a process that ended meanwhile its file still says
-//! what it may have given out at most, and that is all that is known if this one ends, too, when it has taken
-//! over those slots and the control plane has not been told; and of what this one gives out beyond its file, or
-//! without one, a power cut leaves no bound but the control plane's last note.
+//! On a full disk what is to be written waits. The price: of a process that ended meanwhile its file still
+//! says what it may have given out at most, and that is all that is known if this one ends, too, when it has
+//! taken over those slots and the control plane has not been told; and of what this one gives out beyond its
+//! file, or without one, a power cut leaves no bound but the control plane's last note.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! The thread that keeps the numbers on disk ahead of those that are given out, whatever the connection to the
-//! control plane waits for meanwhile.
+//! The thread that keeps the numbers on disk ahead of those that are given out, whatever the connection to
+//! the control plane waits for meanwhile.
 #![allow(clippy::disallowed_types, reason = "no worker waits for it")]
 
 use std::io;

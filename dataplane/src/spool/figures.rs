@@ -79,8 +79,8 @@ pub struct Figures {
 impl Counters {
     /// Reads all counters; `admitted` comes from the slots, and is read last.
     ///
-    /// Events move on meanwhile: from slots to what is appended and pending, from there to what is acked. Where
-    /// they come from is read before where they go, so that none is in neither and looks lost; what is
+    /// Events move on meanwhile: from slots to what is appended and pending, from there to what is acked.
+    /// Where they come from is read before where they go, so that none is in neither and looks lost; what is
     /// admitted meanwhile is in flight.
     pub(super) fn figures(&self, admitted: impl FnOnce() -> u64) -> Figures {
         let appended = self.appended.load(Acquire);

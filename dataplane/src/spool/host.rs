@@ -76,8 +76,8 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Reads from `at` on until `bytes` are full or the file ends; gives how many there are. What can't be read is
-/// zeros, block by block, and listed.
+/// Reads from `at` on until `bytes` are full or the file ends; gives how many there are. What can't be read
+/// is zeros, block by block, and listed.
 pub(super) fn read_around(
     file: &impl HostFile,
     bytes: &mut [u8],

@@ -164,8 +164,8 @@ impl Contents {
                 self.damaged_bytes += (to - from) as u64;
                 return;
             }
-            // Never synced, so never shipped. After a kill its events, if any, are still in slots; after a power
-            // cut they are lost, as `usage.sync` allows.
+            // Never synced, so never shipped. After a kill its events, if any, are still in slots; after a
+            // power cut they are lost, as `usage.sync` allows.
             Found::Torn { .. } => return,
         };
         match record {

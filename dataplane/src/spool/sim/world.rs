@@ -266,8 +266,8 @@ impl World {
         }
     }
 
-    /// What is admitted and not stored is under way, by what accounting reports: else `usage verify` would say
-    /// that it is lost.
+    /// What is admitted and not stored is under way, by what accounting reports: else `usage verify` would
+    /// say that it is lost.
     fn check_way(&self, process: &Process) {
         let has_looked = process.spool.opening.as_ref().is_none_or(|opening| opening.adoption.is_some());
         if self.power_cuts > 0 || !has_looked {
