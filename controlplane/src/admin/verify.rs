@@ -7,8 +7,8 @@
 //! flows a loss may show only once it has settled.) What a verdict is as of is `reported_at`, and what came
 //! later and is there already is counted as `newer`.
 //!
-//! Where several control planes share a registry each hears the reports of the data planes that it serves, and
-//! judges those; of others it says `elsewhere`.
+//! Where several control planes share a registry each hears the reports of the data planes that it serves,
+//! and judges those; of others it says `elsewhere`.
 
 use std::collections::BTreeMap;
 

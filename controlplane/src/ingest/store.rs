@@ -141,8 +141,8 @@ impl UsageStore {
         client.record_batch(token, &rows).await.map_err(insert_error)
     }
 
-    /// Whether a batch has at least as many rows as these, which went in together. Of a part of a split batch it
-    /// proves little: other parts of it count, too.
+    /// Whether a batch has at least as many rows as these, which went in together. Of a part of a split
+    /// batch it proves little: other parts of it count, too.
     async fn has_as_many(&self, batch: &Batch<'_>, rows: &[UsageRow<'_>]) -> Result<bool, StoreError> {
         let client = self.connection()?.client;
         let there = client.batch_present(Hex16::new(batch.spool.0), batch.batch.0).await?;

@@ -1,5 +1,5 @@
-//! What of a batch can be stored, and that nothing is acknowledged that is not. `tests/ingest/main.rs` stores for
-//! real.
+//! What of a batch can be stored, and that nothing is acknowledged that is not. `tests/ingest/main.rs`
+//! stores for real.
 
 use wire::event::{Endpoint, Tokens, UsageSource};
 use wire::id::{AliasId, AttributionId, DeploymentId, EventSeq};

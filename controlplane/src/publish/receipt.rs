@@ -165,8 +165,8 @@ impl Hub {
 }
 
 impl State {
-    /// Also waits for the nodes that other control planes serve, and for those connected here by now: one may have
-    /// moved here after the frames were sent, and has not got one.
+    /// Also waits for the nodes that other control planes serve, and for those connected here by now: one
+    /// may have moved here after the frames were sent, and has not got one.
     fn expect(&mut self, numbers: &[u64], elsewhere: &[NodeId]) {
         let here = self.sessions.values().map(|session| session.node);
         let expected: Vec<NodeId> = here.chain(elsewhere.iter().copied()).collect();

@@ -97,8 +97,8 @@ impl Registry {
         find(&mut *self.pool.acquire().await?, self.scope(), wanted).await
     }
 
-    /// The caller's scope, or what of it is in an organization. Whoever is limited to one, or to a team of it,
-    /// has no less by naming it.
+    /// The caller's scope, or what of it is in an organization. Whoever is limited to one, or to a team of
+    /// it, has no less by naming it.
     pub async fn scope_within(&self, wanted: &str) -> Result<Scope> {
         let found = self.organization(wanted).await?;
         Ok(match self.scope() {

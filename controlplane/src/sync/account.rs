@@ -22,8 +22,8 @@ use crate::ingest::store::StoreError;
 const FRAME_BYTES_MAX: usize = HEADER_BYTES + PAYLOAD_BYTES_MAX;
 /// How often the numbers of a running process are written down.
 const WRITE_INTERVAL: Duration = Duration::from_secs(10);
-/// A data plane reports every 10 s at the least. Whoever is silent for longer is gone, though nothing was heard
-/// of the end of its connection.
+/// A data plane reports every 10 s at the least. Whoever is silent for longer is gone, though nothing was
+/// heard of the end of its connection.
 const SILENCE_MAX: Duration = Duration::from_secs(35);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// One insert a second is what a table takes well, of all data planes together.
