@@ -4,9 +4,8 @@
 //! end. A role holds for the installation, an organization or a team. Only owners make administrators, none
 //! of them beyond their own scope.
 //!
-//! Invariant: no call revokes or demotes the last owner of the whole installation, or cuts its end short.
-//! It may expire all the same, or be revoked as a restore is made good; a new bootstrap key is the way
-//! back.
+//! Invariant: no call revokes or demotes the last owner of the whole installation. It may expire all the
+//! same, or be revoked as a restore is made good; a new bootstrap key is the way back.
 
 use schemars::JsonSchema;
 use serde::Serialize;
